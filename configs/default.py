@@ -1,0 +1,89 @@
+"""Every key there is, its unit and its default. The other configs start from this one and change what they need."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The default configuration: a small network on the digits that scikit-learn carries."""
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, data order, augmentation and random widths
+    config.platform = ""  # cpu, gpu or tpu; "" takes what JAX finds. Asking for an absent one is an error
+    config.init_from = ""  # workdir of another run whose weights this one starts from
+
+    config.batch_size = 64  # images of one step over all devices
+    config.num_train_steps = placeholder(int)  # steps; give this or num_epochs. `incremental`: of each stage
+    config.num_epochs = placeholder(float)  # passes over the training split
+    config.learning_rate = 0.1  # peak, for the batch size above; never scaled behind your back
+
+    config.model = model()
+    config.dataset = dataset()
+    config.schedule = schedule()
+    config.optimizer = optimizer()
+
+    config.switch_rule = "all"  # widths of a step: all; sandwich (US-Nets); incremental (narrow first, then frozen)
+    config.label_smoothing = 0.0  # share of the target spread over all classes, 0 to 1
+    config.dtype = "auto"  # of the computation: float32, bfloat16; auto: bfloat16 on GPU and TPU
+    config.step_programs = "auto"  # fused: all widths in one; per_width: one each and an update; auto: by platform
+    config.batch_norm_group_size = 1  # devices that share batch-norm statistics in training
+
+    config.log_every_steps = 20  # steps between lines of training metrics
+    config.eval_every_steps = placeholder(int)  # steps between evaluations; give this or eval_every_epochs
+    config.eval_every_epochs = placeholder(float)
+    config.checkpoint_every_steps = placeholder(int)  # steps between checkpoints; this or checkpoint_every_epochs
+    config.checkpoint_every_epochs = placeholder(float)
+    config.keep_checkpoints = 3  # the newest so many stay, and the best by mean top-1 error over the widths
+    config.calibration_batches = 16  # training batches whose statistics --mode=calibrate averages
+    return config.lock()
+
+
+def model() -> ConfigDict:
+    """The network; a key that is None is left to the family's own default."""
+    config = ConfigDict()
+    config.name = "mobilenet_v1_tiny"
+    config.widths = (0.25, 0.5, 0.75, 1.0)  # ascending; a single one trains an individual network
+    config.batch_norm = "switchable"  # switchable; shared_affine (US-Nets); shared (the naive way)
+    config.batch_norm_momentum = 0.9  # weight of the old value in running averages
+    config.stem = placeholder(str)  # imagenet (halves the resolution), small (keeps it: 8 to 64 pixels)
+    config.tail_bn = placeholder(str)  # MobileNet v2: shared, private
+    return config
+
+
+def dataset() -> ConfigDict:
+    """The images."""
+    config = ConfigDict()
+    config.name = "digits"  # digits; folder; any image classification data set of tfds
+    config.data_dir = ""  # where tfds keeps its data, or the image folder; "" is tfds's own default
+    config.train_split = "train"
+    config.eval_split = "test"
+    config.image_size = 16  # pixels, of the square that the network sees
+    config.eval_resize = 16  # pixels of the shorter side before the centre crop of evaluation
+    config.augmentation = "basic"  # none; basic (shift); inception (crop area .08-1); mobile (crop area .25-1)
+    config.flip = False  # whether training images are mirrored at random
+    config.color_jitter = 0.0  # strength of brightness, contrast and saturation jitter, 0 to 1
+    config.pca_noise = 0.0  # standard deviation of AlexNet's lighting noise
+    config.shuffle_buffer = 16384  # encoded examples held in memory on every host
+    return config
+
+
+def schedule() -> ConfigDict:
+    """The learning rate over time. Epochs and steps of one duration exclude each other."""
+    config = ConfigDict()
+    config.name = "cosine"  # constant, multistep, exponential, linear, cosine; the last two end at 0
+    config.factor = 0.1  # multistep: at each boundary; exponential: at each epoch's end
+    config.boundaries_steps = ()  # multistep
+    config.boundaries_epochs = ()  # multistep
+    config.warmup_steps = placeholder(int)  # linear rise to the peak
+    config.warmup_epochs = placeholder(float)
+    config.warmup_factor = 0.0  # share of the peak at which the rise starts
+    return config
+
+
+def optimizer() -> ConfigDict:
+    """One update for all widths."""
+    config = ConfigDict()
+    config.name = "sgd"  # any optimiser of optax by name
+    config.options = "momentum=0.9, nesterov=True"  # its arguments, as in a Python call
+    config.weight_decay = 1e-4  # on dense and non-depthwise convolution kernels only
+    config.clip_norm = 0.0  # global norm to which summed gradients are clipped; 0 does not clip
+    return config

@@ -1,0 +1,54 @@
+"""What is slimmed: one table of model names, and the function that builds from it."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from slimjax.errors import UserError
+from slimjax.models import mobilenet_v1, mobilenet_v2
+from slimjax.models.mobilenet_v1 import MobileNetV1
+from slimjax.models.mobilenet_v2 import MobileNetV2
+from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.plans import check_widths
+
+MODELS: dict[str, Callable[..., SlimmableNetwork]] = {
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v1_tiny": partial(MobileNetV1, stages=mobilenet_v1.TINY_STAGES, stem="small"),
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v2_tiny": partial(MobileNetV2, stages=mobilenet_v2.TINY_STAGES, stem="small"),
+}
+
+
+def create_model(name: str, widths: Iterable[float], num_classes: int, **options: Any) -> SlimmableNetwork:
+    """Builds a slimmable network.
+
+    Args:
+      name: one of MODELS.
+      widths: ascending widths, each a positive number, such as (0.25, 0.5, 0.75, 1.0).
+      num_classes: outputs of the classifier.
+      **options: attributes of the family, such as `stem`, `batch_norm`, `dtype`, or `tail_bn` of MobileNet v2.
+
+    Returns:
+      A Flax module: `init(key, images)`, `apply(variables, images, width=0.5)`.
+
+    Raises:
+      UserError: if the name, a width or an option is unknown or out of range.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(f"model.name={name!r} is unknown; {hint}Choose one of {', '.join(MODELS)}")
+    if num_classes < 1:
+        raise UserError(f"num_classes={num_classes} has to be at least 1")
+    builder = MODELS[name]
+    known = [field for field in inspect.signature(builder).parameters if field not in ("parent", "name")]
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    model = builder(widths=check_widths(widths), num_classes=num_classes, **options)
+    model.check_options()
+    return model
+
+
+__all__ = ["MODELS", "MobileNetV1", "MobileNetV2", "SlimmableNetwork", "create_model"]

@@ -1,0 +1,159 @@
+"""MobileNet v2 (Sandler et al. 2018, arXiv:1801.04381), slimmable."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.errors import UserError
+from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
+from slimjax.nn.layers import SlimmableDense
+from slimjax.nn.plans import WidthPlan, round_channels
+
+RGB = 3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive inverted residual blocks.
+
+    Attributes:
+      expansion: hidden channels over input channels.
+      features: output channels at width 1.
+      repeats: number of blocks.
+      strides: of the first block; the others keep the resolution.
+    """
+
+    expansion: int
+    features: int
+    repeats: int
+    strides: int
+
+
+STAGES = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+TINY_STAGES = (Stage(1, 16, 1, 1), Stage(6, 24, 2, 2), Stage(6, 32, 2, 2))
+
+
+class MobileNetV2(SlimmableNetwork):
+    """A 3x3 convolution, inverted residual blocks, a 1x1 tail convolution, global mean and a classifier.
+
+    Attributes:
+      stem_features: channels of the first convolution at width 1.
+      tail_features: channels of the last convolution, which only widths above 1 multiply.
+      stages: the blocks.
+      tail_bn: `shared`: one batch norm after the tail for all widths, as in the published checkpoints and counts.
+        `private`: one for each width, as the paper's text says.
+    """
+
+    stem_features: int = 32
+    tail_features: int = 1280
+    stages: tuple[Stage, ...] = STAGES
+    tail_bn: Literal["shared", "private"] = "shared"
+
+    def uniform_plan(self, width: float) -> WidthPlan:
+        """Channels of stem, hidden and output layers of every block, and tail, rounded to multiples of 8.
+
+        The hidden channels are a multiple of the *rounded* input channels.
+        """
+        previous = round_channels(self.stem_features * width)
+        features = {"stem": previous}
+        for number, (stage, _) in enumerate(self._blocks(), start=1):
+            features[f"block_{number}_hidden"] = stage.expansion * previous
+            previous = features[f"block_{number}"] = round_channels(stage.features * width)
+        features["tail"] = round_channels(self.tail_features * max(width, 1.0))
+        return WidthPlan(width, tuple(features.items()))
+
+    def check_options(self) -> None:
+        """See SlimmableNetwork."""
+        super().check_options()
+        if self.tail_bn not in ("shared", "private"):
+            raise UserError(f"tail_bn={self.tail_bn!r} is unknown; choose 'shared' or 'private'")
+
+    def _blocks(self) -> list[tuple[Stage, int]]:
+        """The stage and the strides of every block."""
+        return [(s, s.strides if index == 0 else 1) for s in self.stages for index in range(s.repeats)]
+
+    @nn.compact
+    def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
+        """Classifies images at a width.
+
+        Args:
+          images: [batch, height, width, 3].
+          width: one of `widths`, static; the widest by default.
+          train: whether batch norm uses and records the batch's statistics.
+
+        Returns:
+          Logits [batch, num_classes], float32.
+
+        Raises:
+          UserError: if the width is not one of the model's.
+        """
+        switch, batch_norm = self.switch_of(width), self.make_batch_norm()
+        features_of = self.features_by_layer()
+        features = features_of["stem"]
+        x = ConvNorm(
+            (RGB,), features, batch_norm, kernel_size=3, strides=self.stem_strides(), dtype=self.dtype, name="stem"
+        )(images, switch, train)
+        for number, (stage, strides) in enumerate(self._blocks(), start=1):
+            name, in_features = f"block_{number}", features
+            hidden, features = features_of[f"{name}_hidden"], features_of[name]
+            expands = stage.expansion > 1
+            block = InvertedResidual(in_features, hidden, features, batch_norm, strides, expands, self.dtype, name=name)
+            x = block(x, switch, train)
+        tail = features_of["tail"]
+        x = ConvNorm(features, tail, self._tail_batch_norm(), dtype=self.dtype, name="tail")(x, switch, train)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return SlimmableDense(max(tail), self.num_classes, name="classifier")(x)
+
+    def _tail_batch_norm(self) -> BatchNormFactory:
+        return self.make_batch_norm("shared" if self.tail_bn == "shared" else None)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise and linear 1x1 projection, added to the input where the shapes agree.
+
+    Attributes:
+      in_features: input channels of every switch.
+      hidden_features: channels between expansion and projection, of every switch.
+      features: output channels of every switch.
+      batch_norm: makes the batch norms.
+      strides: of the depthwise convolution.
+      expands: whether there is an expansion; the first block has none.
+      dtype: of the computation.
+    """
+
+    in_features: tuple[int, ...]
+    hidden_features: tuple[int, ...]
+    features: tuple[int, ...]
+    batch_norm: BatchNormFactory
+    strides: int
+    expands: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:
+        """[batch, height, width, in_features[switch]] to [batch, height', width', features[switch]]."""
+        inputs = x
+        if self.expands:
+            expand = ConvNorm(self.in_features, self.hidden_features, self.batch_norm, dtype=self.dtype, name="expand")
+            x = expand(x, switch, train)
+        x = DepthwiseNorm(self.hidden_features, self.batch_norm, self.strides, self.dtype, name="depthwise")(
+            x, switch, train
+        )
+        x = ConvNorm(
+            self.hidden_features, self.features, self.batch_norm, activation=None, dtype=self.dtype, name="project"
+        )(x, switch, train)
+        # A plan may make the shapes agree at one width only; the residual belongs to the architecture, so all must.
+        residual = self.strides == 1 and self.in_features == self.features
+        return x + inputs if residual else x

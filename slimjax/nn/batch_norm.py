@@ -1,0 +1,156 @@
+"""Switchable batch normalisation (SNet, section 3.3): every width keeps its own statistics, scale and bias."""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.errors import UserError
+from slimjax.nn.layers import SlimmableLayer, Variable
+
+Sharing = Literal["switchable", "shared_affine", "shared"]
+
+
+def batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and mean of squares of every channel over all other axes, float32 whatever the dtype of x.
+
+    Args:
+      x: [..., features].
+
+    Returns:
+      mean [features] and mean of squares [features]: both average correctly over devices, which variances do not.
+    """
+    axes = tuple(range(x.ndim - 1))
+    x = x.astype(jnp.float32)
+    return jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+
+
+class SwitchableBatchNorm(SlimmableLayer):
+    """Batch normalisation with one set of variables per switch, a switch being the index of a width.
+
+    Variables are keyed by the switch and never by the channel count, since two widths can round to the same count.
+    Running variances are biased, as Flax keeps them (PyTorch's are unbiased: larger by n / (n - 1)).
+
+    Attributes:
+      features: channels of every switch, in the order of the widths.
+      sharing: `switchable`: all private (S-BN). `shared_affine`: private statistics, one scale and bias sliced by every
+        switch (US-Nets, section 3.3). `shared`: one of everything, sliced (the naive training of SNet, figure 2).
+      momentum: weight of the old value in a running average; PyTorch's .1 is .9 here.
+      epsilon: added to variances.
+      axis_name: mapped device axis over which training statistics are averaged; None keeps them on the device.
+      axis_index_groups: groups of devices that average with each other; None means all.
+      dtype: of the output; statistics are float32.
+    """
+
+    features: tuple[int, ...]
+    sharing: Sharing = "switchable"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:
+        """Normalises with the variables of one switch; in training with the batch's statistics, which it also records.
+
+        Args:
+          x: [..., features[switch]].
+          switch: index of the width, static.
+          train: whether to use the statistics of the batch and to update the running ones.
+
+        Returns:
+          An array of the shape of x in `dtype`.
+
+        Raises:
+          UserError: if the channels of x are not those of the switch, or `sharing` is unknown.
+        """
+        self._check(x, switch)
+        affine, running = self._variables_of(switch)
+        size = x.shape[-1]
+        if train:
+            mean, mean_of_squares = self._over_devices(batch_moments(x))
+            variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+            if not self.is_initializing():
+                running.value = self._updated(running.value, {"mean": mean, "var": variance})
+        else:
+            mean, variance = running.value["mean"][:size], running.value["var"][:size]
+        scale = affine["scale"][:size] * jax.lax.rsqrt(variance + self.epsilon)
+        return ((x.astype(jnp.float32) - mean) * scale + affine["bias"][:size]).astype(self.dtype)
+
+    def _check(self, x: jax.Array, switch: int) -> None:
+        check_sharing(self.sharing)
+        if not 0 <= switch < len(self.features) or x.shape[-1] != self.features[switch]:
+            raise UserError(f"{self.name}: {x.shape[-1]} channels at switch {switch}, but its features={self.features}")
+
+    def _sizes(self, shared: bool) -> dict[str, int]:
+        """Channels allocated under every key: one key for all switches or one for each."""
+        if shared:
+            return {"shared": max(self.features)}
+        return {f"switch_{index}": size for index, size in enumerate(self.features)}
+
+    def _key(self, shared: bool, switch: int) -> str:
+        return "shared" if shared else f"switch_{switch}"
+
+    def _variables_of(self, switch: int) -> tuple[dict[str, jax.Array], nn.Variable]:
+        """Scale and bias, and the running statistics, of a switch; initialisation creates those of all switches."""
+        affine, running = {}, {}
+        for key, size in self._sizes(self._shares_affine).items():
+            if self.is_initializing() or key == self._key(self._shares_affine, switch):
+                affine[key] = self.param(key, _initial_affine, size)
+        for key, size in self._sizes(self._shares_statistics).items():
+            if self.is_initializing() or key == self._key(self._shares_statistics, switch):
+                running[key] = self.variable("batch_stats", key, _initial_statistics, size)
+        return affine[self._key(self._shares_affine, switch)], running[self._key(self._shares_statistics, switch)]
+
+    @property
+    def _shares_affine(self) -> bool:
+        return self.sharing != "switchable"
+
+    @property
+    def _shares_statistics(self) -> bool:
+        return self.sharing == "shared"
+
+    def _over_devices(self, moments: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        if self.axis_name is None:
+            return moments
+        return jax.lax.pmean(moments, self.axis_name, axis_index_groups=self.axis_index_groups)
+
+    def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Moves the leading part of the running averages towards the batch's; what lies beyond it stays."""
+        return {
+            name: average.at[: batch[name].size].set(
+                self.momentum * average[: batch[name].size] + (1.0 - self.momentum) * batch[name]
+            )
+            for name, average in running.items()
+        }
+
+    def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
+        """See SlimmableLayer."""
+        size = x.shape[-1]
+        affine, statistics = self._key(self._shares_affine, switch), self._key(self._shares_statistics, switch)
+        return (
+            Variable("params", (affine, "scale"), "scale", lambda v: v[:size]),
+            Variable("params", (affine, "bias"), "bias", lambda v: v[:size]),
+            Variable("batch_stats", (statistics, "mean"), "statistic", lambda v: v[:size]),
+            Variable("batch_stats", (statistics, "var"), "statistic", lambda v: v[:size]),
+        )
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """None: at inference it folds into the convolution before it, and the papers do not count it."""
+        return 0
+
+
+def check_sharing(sharing: str) -> None:
+    """UserError unless `sharing` is one of those that SwitchableBatchNorm knows."""
+    if sharing not in get_args(Sharing):
+        raise UserError(f"batch_norm={sharing!r} is unknown; choose one of {', '.join(get_args(Sharing))}")
+
+
+def _initial_affine(key: jax.Array, size: int) -> dict[str, jax.Array]:
+    return {"scale": jnp.ones(size, jnp.float32), "bias": jnp.zeros(size, jnp.float32)}
+
+
+def _initial_statistics(size: int) -> dict[str, jax.Array]:
+    return {"mean": jnp.zeros(size, jnp.float32), "var": jnp.ones(size, jnp.float32)}

@@ -1,0 +1,234 @@
+"""Slimmable layers: kernels are stored at their widest, and a width takes the leading channels.
+
+Images are NHWC, kernels HWIO. The active channel count is `features`, the allocated one `max_features`; the active
+input channels are those of the array that comes in.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.errors import UserError
+from slimjax.nn.convolutions import convolve
+
+Initializer = Callable[..., jax.Array]
+Slicer = Callable[[Any], Any]
+Role = Literal["kernel", "depthwise_kernel", "bias", "scale", "statistic"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable that a layer reads at a width.
+
+    Attributes:
+      collection: `params` or `batch_stats`.
+      path: its keys below the layer.
+      role: what it is, which decides whether it decays.
+      active: takes the stored array to the part that this width reads; a selection of elements, nothing else.
+    """
+
+    collection: str
+    path: tuple[str, ...]
+    role: Role
+    active: Slicer
+
+
+class SlimmableLayer(nn.Module):
+    """A layer that can say what it reads and what it costs, for counting, extracting and freezing."""
+
+    def variables_read(self, x: jax.Array, *args: Any, **kwargs: Any) -> tuple[Variable, ...]:
+        """The variables that a call with these arguments reads, with their active parts."""
+        raise NotImplementedError
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """Multiply-adds of one call on a whole batch."""
+        raise NotImplementedError
+
+
+def conv_kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Normal with standard deviation sqrt(2 / (k * k * out)), `out` at the widest (He et al. 2015, fan-out)."""
+    kernel_height, kernel_width, _, max_features = shape
+    return jax.random.normal(key, shape, dtype) * (2.0 / (kernel_height * kernel_width * max_features)) ** 0.5
+
+
+def _check_active(layer: nn.Module, what: str, active: int, allocated: int, groups: int = 1) -> None:
+    if not 0 < active <= allocated or active % groups:
+        multiple = f" and a multiple of groups={groups}" if groups > 1 else ""
+        raise UserError(f"{layer.name}: {what}={active} has to be between 1 and {allocated}{multiple}")
+
+
+class SlimmableConv(SlimmableLayer):
+    """Convolution whose active input and output channels are leading slices of one kernel, per group where grouped.
+
+    Pads symmetrically by (kernel_size - 1) // 2, as PyTorch's networks do; `SAME` pads otherwise at stride 2.
+
+    Attributes:
+      max_in_features: input channels at the widest.
+      max_features: output channels at the widest.
+      kernel_size: side of the square kernel, pixels.
+      strides: step of the output grid, pixels.
+      groups: groups of channels that do not mix; each is sliced on its own, so a narrow width keeps all groups.
+      use_bias: whether a bias is added.
+      dtype: of the computation; parameters are float32.
+    """
+
+    max_in_features: int
+    max_features: int
+    kernel_size: int = 3
+    strides: int = 1
+    groups: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = conv_kernel_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array, features: int | None = None) -> jax.Array:
+        """Convolves with the active part of the kernel.
+
+        Args:
+          x: [batch, height, width, in_features], in_features <= max_in_features.
+          features: active output channels, the widest by default.
+
+        Returns:
+          [batch, ceil(height / strides), ceil(width / strides), features] for odd kernels, in `dtype`.
+
+        Raises:
+          UserError: if a channel count is beyond the allocated one or not divisible by the groups.
+        """
+        features = features or self.max_features
+        _check_active(self, "in_features", x.shape[-1], self.max_in_features, self.groups)
+        _check_active(self, "features", features, self.max_features, self.groups)
+        shape = (self.kernel_size, self.kernel_size, self.max_in_features // self.groups, self.max_features)
+        kernel = self._active_kernel(self.param("kernel", self.kernel_init, shape), x.shape[-1], features)
+        y = convolve(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=(self.kernel_size - 1) // 2,
+            groups=self.groups,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.max_features,))
+            y = y + self._active_outputs(bias, features).astype(self.dtype)
+        return y
+
+    def _active_outputs(self, values: Any, features: int) -> Any:
+        grouped = values.reshape(*values.shape[:-1], self.groups, -1)[..., : features // self.groups]
+        return grouped.reshape(*values.shape[:-1], features)
+
+    def _active_kernel(self, kernel: Any, in_features: int, features: int) -> Any:
+        if self.groups == 1:
+            return kernel[:, :, :in_features, :features]
+        return self._active_outputs(kernel[:, :, : in_features // self.groups], features)
+
+    def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
+        """See SlimmableLayer."""
+        in_features, out = x.shape[-1], features or self.max_features
+        kernel = Variable("params", ("kernel",), "kernel", lambda k: self._active_kernel(k, in_features, out))
+        bias = Variable("params", ("bias",), "bias", lambda b: self._active_outputs(b, out))
+        return (kernel, bias) if self.use_bias else (kernel,)
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """See SlimmableLayer."""
+        return output.size * self.kernel_size**2 * (x.shape[-1] // self.groups)
+
+
+class SlimmableDepthwiseConv(SlimmableLayer):
+    """Depthwise convolution: one filter per channel, the active channels being those of the input.
+
+    Attributes:
+      max_features: channels at the widest.
+      kernel_size: side of the square kernel, pixels; padded symmetrically by (kernel_size - 1) // 2.
+      strides: step of the output grid, pixels.
+      dtype: of the computation; parameters are float32.
+    """
+
+    max_features: int
+    kernel_size: int = 3
+    strides: int = 1
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = conv_kernel_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Filters each channel: [batch, height, width, features] to the strided grid, same channels.
+
+        Raises:
+          UserError: if x has more channels than max_features.
+        """
+        features = x.shape[-1]
+        _check_active(self, "features", features, self.max_features)
+        kernel = self.param("kernel", self.kernel_init, (self.kernel_size, self.kernel_size, 1, self.max_features))
+        return convolve(
+            x.astype(self.dtype),
+            kernel[..., :features].astype(self.dtype),
+            strides=self.strides,
+            padding=(self.kernel_size - 1) // 2,
+            groups=features,
+        )
+
+    def variables_read(self, x: jax.Array) -> tuple[Variable, ...]:
+        """See SlimmableLayer."""
+        features = x.shape[-1]
+        return (Variable("params", ("kernel",), "depthwise_kernel", lambda k: k[..., :features]),)
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """See SlimmableLayer."""
+        return output.size * self.kernel_size**2
+
+
+class SlimmableDense(SlimmableLayer):
+    """Fully connected layer over leading slices of one kernel [max_in_features, max_features].
+
+    Attributes:
+      max_in_features: inputs at the widest.
+      max_features: outputs at the widest; a classifier keeps all of them at every width.
+      use_bias: whether a bias is added.
+      dtype: of the computation; parameters are float32.
+    """
+
+    max_in_features: int
+    max_features: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = nn.initializers.normal(0.01)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, features: int | None = None) -> jax.Array:
+        """[..., in_features] to [..., features]; `features` is max_features by default.
+
+        Raises:
+          UserError: if a channel count is beyond the allocated one.
+        """
+        features = features or self.max_features
+        in_features = x.shape[-1]
+        _check_active(self, "in_features", in_features, self.max_in_features)
+        _check_active(self, "features", features, self.max_features)
+        kernel = self.param("kernel", self.kernel_init, (self.max_in_features, self.max_features))
+        y = x.astype(self.dtype) @ kernel[:in_features, :features].astype(self.dtype)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.max_features,))[:features].astype(self.dtype)
+        return y
+
+    def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
+        """See SlimmableLayer."""
+        in_features, out = x.shape[-1], features or self.max_features
+        kernel = Variable("params", ("kernel",), "kernel", lambda k: k[:in_features, :out])
+        bias = Variable("params", ("bias",), "bias", lambda b: b[:out])
+        return (kernel, bias) if self.use_bias else (kernel,)
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """See SlimmableLayer."""
+        return output.size * x.shape[-1]
+
+
+def read_variable(variables: Mapping[str, Any], layer_path: tuple[str, ...], variable: Variable) -> Any:
+    """The stored array of one of a layer's variables, at its widest."""
+    node: Any = variables[variable.collection]
+    for key in (*layer_path, *variable.path):
+        node = node[key]
+    return node

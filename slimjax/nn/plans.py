@@ -1,0 +1,100 @@
+"""Width plans: how many channels of each layer are active at each width. Plain arithmetic, no JAX."""
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from slimjax.errors import UserError
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `channels`, never under 90 % of it and at least one `divisor`.
+
+    This is the rounding of the MobileNets' reference networks; ResNet and ShuffleNet truncate instead.
+
+    Raises:
+      ValueError: if `channels` or `divisor` is not positive.
+    """
+    if channels <= 0 or divisor <= 0:
+        raise ValueError(f"channels={channels} and divisor={divisor} have to be positive")
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+@dataclass(frozen=True)
+class WidthPlan:
+    """The active channels of every slimmable layer at one width.
+
+    A uniform width computes its plan by the family's rounding rule; a searched, non-uniform network is a plan as well.
+    Plans are hashable, so a module that holds them can be a static argument of `jax.jit`.
+
+    Attributes:
+      width: the name by which a user asks for this plan.
+      features: pairs of layer name and active channels, in the order of the network.
+    """
+
+    width: float
+    features: tuple[tuple[str, int], ...]
+
+    def __getitem__(self, layer: str) -> int:
+        """Active channels of one layer; KeyError for a layer that the plan does not have."""
+        return dict(self.features)[layer]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the planned layers, in the order of the network."""
+        return tuple(layer for layer, _ in self.features)
+
+
+def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
+    """The widths as a tuple of floats.
+
+    Raises:
+      UserError: unless there is at least one, all are positive and finite and they ascend strictly.
+    """
+    given = tuple(widths)
+    try:
+        checked = tuple(float(width) for width in given)
+    except (TypeError, ValueError):
+        checked = ()
+    ascending = all(low < high for low, high in itertools.pairwise(checked))
+    if not checked or not ascending or not all(0 < width < math.inf for width in checked):
+        raise UserError(
+            f"widths={given} has to be a non-empty, strictly ascending list of positive numbers, as (0.25, 0.5, 1.0) is"
+        )
+    return checked
+
+
+def switch_of(widths: tuple[float, ...], width: float | None) -> int:
+    """Index of `width` among the ascending `widths`; None stands for the widest.
+
+    Raises:
+      UserError: if `width` is not one of them, or is a traced value: widths are static.
+    """
+    if width is None:
+        return len(widths) - 1
+    if not isinstance(width, (int, float)):
+        raise UserError(
+            f"width={width!r} has to be a plain Python number: it chooses shapes, so pass it as a static argument "
+            "(static_argnames='width' in jax.jit)"
+        )
+    if width not in widths:
+        raise UserError(f"width={width} is not one of this model's widths {widths}")
+    return widths.index(width)
+
+
+def check_plans(plans: tuple[WidthPlan, ...], layers: tuple[str, ...]) -> tuple[WidthPlan, ...]:
+    """The plans themselves, once they are known to fit a network with these layers.
+
+    Raises:
+      UserError: if a plan lacks a layer, has one too many or gives one fewer than 1 channel.
+    """
+    for plan in plans:
+        if missing := [layer for layer in layers if layer not in plan.layers]:
+            raise UserError(f"the plan of width {plan.width} lacks the layers {missing}")
+        if unknown := [layer for layer in plan.layers if layer not in layers]:
+            raise UserError(f"the plan of width {plan.width} has unknown layers {unknown}; this network has {layers}")
+        if empty := [layer for layer, features in plan.features if features < 1]:
+            raise UserError(f"the plan of width {plan.width} leaves no channel in {empty}")
+    return plans

@@ -1,0 +1,93 @@
+"""What every layer of a network reads and costs at a width, found by following one abstract call."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from slimjax.nn.layers import SlimmableLayer, Variable, read_variable
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """One call of a slimmable layer.
+
+    Attributes:
+      path: keys of the layer in the variables' tree.
+      kind: the layer's class.
+      input_shape: of the array that came in, batch first.
+      output_shape: of the array that went out, batch first.
+      macs: multiply-adds of the call for the whole batch.
+      variables: what it read, with the active parts.
+    """
+
+    path: Path
+    kind: type[SlimmableLayer]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    macs: int
+    variables: tuple[Variable, ...]
+
+
+@lru_cache(maxsize=16)
+def abstract_variables(model: nn.Module) -> Any:
+    """Shapes and dtypes of all variables of an image network, whose kernels do not depend on the image's size."""
+    return jax.eval_shape(model.init, jax.random.key(0), _images(32))
+
+
+@lru_cache(maxsize=64)
+def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[LayerTrace, ...]:
+    """Follows one image [1, image_size, image_size, 3] through the network at a width, in the order of execution."""
+    traces: list[LayerTrace] = []
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        layer = context.module
+        if isinstance(layer, SlimmableLayer) and context.method_name == "__call__":
+            read = layer.variables_read(*args, **kwargs)
+            traces.append(
+                LayerTrace(layer.path, type(layer), args[0].shape, output.shape, layer.macs(args[0], output), read)
+            )
+        return output
+
+    variables = abstract_variables(model)
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda v, images: model.apply(v, images, width=width), variables, _images(image_size))
+    return tuple(traces)
+
+
+def active_masks(model: nn.Module, width: float, collection: str = "params") -> Any:
+    """Which elements of a collection a width reads: a tree like the collection of boolean NumPy arrays."""
+    masks = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), dict(abstract_variables(model)[collection]))
+    for layer in trace_layers(model, width):
+        for variable in layer.variables:
+            if variable.collection == collection:
+                mask = read_variable({collection: masks}, layer.path, variable)
+                # The active part is a selection of elements, so selecting from their numbers tells which.
+                mask.reshape(-1)[variable.active(np.arange(mask.size).reshape(mask.shape)).reshape(-1)] = True
+    return masks
+
+
+def parameter_roles(model: nn.Module) -> Any:
+    """The role of every parameter, such as `kernel` or `scale`: a tree like `params` of strings."""
+    roles = jax.tree.map(lambda _: "", dict(abstract_variables(model)["params"]))
+    for width in model.widths:
+        for layer in trace_layers(model, width):
+            for variable in layer.variables:
+                if variable.collection == "params":
+                    node = roles
+                    *above, last = (*layer.path, *variable.path)
+                    for key in above:
+                        node = node[key]
+                    node[last] = variable.role
+    return roles
+
+
+def _images(size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

@@ -1,0 +1,55 @@
+"""The protocol by which the one trainer drives a task."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from clu import metrics as clu_metrics
+
+from slimjax.models.network import SlimmableNetwork
+
+Tree = Any
+"""A pytree of arrays."""
+
+Batch = Mapping[str, np.ndarray]
+Figures = dict[str, float]
+"""Named figures of one width, such as `top1_error`."""
+
+
+class Task(Protocol):
+    """What is trained: a model, a loss of one width, data and an evaluation.
+
+    Attributes:
+      model: the slimmable network, as it trains.
+      num_train_examples: examples of one epoch.
+      image_size: pixels of the square images that the network sees.
+      best_figure: name of the evaluation's figure by which the best checkpoint is kept; smaller is better.
+    """
+
+    model: SlimmableNetwork
+    num_train_examples: int
+    image_size: int
+    best_figure: str
+
+    def loss(
+        self, params: Tree, batch_stats: Tree, batch: Tree, width: float
+    ) -> tuple[jax.Array, tuple[Tree, clu_metrics.Collection]]:
+        """The mean loss of a batch at a width, with the updated statistics and the metrics of the batch.
+
+        It is traced, differentiated by its first argument and runs on every device by itself: `batch` is the device's
+        share. Metrics have to add up over devices and batches, as those built on `clu.metrics.Average` do.
+        """
+        ...
+
+    def metrics_at(self, params: Tree, batch_stats: Tree, batch: Tree, width: float) -> clu_metrics.Collection:
+        """The metrics of a batch in evaluation at a width; traced. A `mask` of the batch leaves padding out."""
+        ...
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """Endless batches of this host from a step on, the same as an uninterrupted run would have seen."""
+        ...
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """Every example of the evaluation split exactly once, over all hosts, padded and masked."""
+        ...

@@ -1,0 +1,179 @@
+"""The families: golden counts, and every width against a network of that width alone that holds the sliced weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from slimjax import MODELS, UserError, create_model, profile_model
+from slimjax.analysis.profile import total_params
+from slimjax.nn import WidthPlan
+
+WIDTHS_V1, WIDTHS_V2 = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "kernels", "batch_norm", "whole"),
+    [
+        ("mobilenet_v1", WIDTHS_V1, 4_210_088, 21_888, 4_264_808),
+        ("mobilenet_v2", WIDTHS_V2, 3_470_760, 34_112, 3_556_456),
+    ],
+)
+def test_golden_parameter_counts(name, widths, kernels, batch_norm, whole):
+    model = create_model(name, widths, 1000)
+    widest = profile_model(model)[-1]
+    assert (widest.kernel_params, widest.batch_norm_params) == (kernels, batch_norm)
+    assert total_params(model) == whole
+    # The counts come from what layers say of themselves; the variables that exist have to agree.
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "millions"),
+    [
+        ("mobilenet_v1", WIDTHS_V1, (41.0, 149.5, 325.4, 568.8)),
+        ("mobilenet_v2", WIDTHS_V2, (59.3, 97.2, 209.1, 300.8)),
+    ],
+)
+def test_golden_macs(name, widths, millions):
+    macs = [row.macs for row in profile_model(create_model(name, widths, 1000), image_size=224)]
+    np.testing.assert_allclose(macs, [m * 1e6 for m in millions], rtol=1e-3)
+
+
+def test_tail_batch_norm_can_be_private():
+    shared, private = (create_model("mobilenet_v2", WIDTHS_V2, 1000, tail_bn=kind) for kind in ("shared", "private"))
+    assert total_params(private) - total_params(shared) == 3 * 2 * 1280
+
+
+def randomised(model, size=16):
+    """Variables of a model with random statistics and affines, so that no part of a batch norm is trivial."""
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    rng = np.random.default_rng(1)
+
+    def value(path, leaf):
+        if path[-1] in ("scale", "var"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
+        if path[-1] in ("bias", "mean"):
+            return jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32)
+        return leaf * 4
+
+    return unflatten_dict({path: value(path, leaf) for path, leaf in flatten_dict(variables).items()})
+
+
+def sliced_by_hand(variables, narrow_shapes, switch):
+    """Variables of the network that has one width only: leading channels, and the switch's own batch norms."""
+    stored, sliced = flatten_dict(variables), {}
+    for path, shape in flatten_dict(narrow_shapes).items():
+        source = tuple(f"switch_{switch}" if key == "switch_0" else key for key in path)
+        sliced[path] = stored[source][tuple(slice(size) for size in shape.shape)]
+    return unflatten_dict(sliced)
+
+
+@pytest.mark.parametrize("batch_norm", ["switchable", "shared_affine", "shared"])
+@pytest.mark.parametrize("name", ["mobilenet_v1_tiny", "mobilenet_v2_tiny"])
+def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_norm):
+    widths = (0.35, 0.5, 0.75, 1.0)
+    model = create_model(name, widths, 5, batch_norm=batch_norm)
+    variables = randomised(model)
+    images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
+    labels = jnp.array([0, 1, 2, 3])
+
+    def run(model, params, batch_stats, width):
+        def loss(params):
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits, updated = model.apply(variables, images, width=width, train=True, mutable=["batch_stats"])
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+            return -jnp.mean(picked), (logits, updated["batch_stats"])
+
+        return jax.jit(jax.grad(loss, has_aux=True))(params)
+
+    for switch, width in enumerate(widths):
+        narrow = create_model(name, (width,), 5, batch_norm=batch_norm)
+        shapes = jax.eval_shape(narrow.init, jax.random.key(0), images)
+        own = sliced_by_hand(variables, shapes, switch)
+        np.testing.assert_allclose(
+            model.apply(variables, images, width=width), narrow.apply(own, images), rtol=1e-4, atol=1e-5
+        )
+        gradients, (logits, statistics) = run(model, variables["params"], variables["batch_stats"], width)
+        expected_gradients, (expected, expected_statistics) = run(narrow, own["params"], own["batch_stats"], width)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+        active = sliced_by_hand({"params": gradients}, {"params": shapes["params"]}, switch)["params"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-5), active, expected_gradients)
+        kept = sliced_by_hand({"s": statistics}, {"s": shapes["batch_stats"]}, switch)["s"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), kept, expected_statistics)
+        # What the width does not read has a gradient of exactly zero: all the rest of the sum is in the active part.
+        total = sum(float(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(gradients))
+        of_active = sum(float(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(active))
+        np.testing.assert_allclose(total, of_active, rtol=1e-5)
+
+
+def test_init_creates_every_width_whatever_width_runs():
+    model = create_model("mobilenet_v2_tiny", WIDTHS_V2, 5)
+    images = jnp.zeros((1, 16, 16, 3))
+    shapes = [
+        jax.eval_shape(lambda w=width: model.init(jax.random.key(0), images, width=w)) for width in (None, *WIDTHS_V2)
+    ]
+    assert all(jax.tree.structure(s) == jax.tree.structure(shapes[0]) for s in shapes)
+    assert all(jax.tree.map(lambda a, b: a.shape == b.shape, s, shapes[0]) for s in shapes)
+
+
+def test_one_width_leaves_the_statistics_of_the_others_untouched():
+    model = create_model("mobilenet_v1_tiny", WIDTHS_V1, 5)
+    variables = randomised(model)
+    images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
+    _, updated = model.apply(variables, images, width=0.5, train=True, mutable=["batch_stats"])
+    before, after = flatten_dict(variables["batch_stats"]), flatten_dict(updated["batch_stats"])
+    assert before.keys() == after.keys()
+    for path, value in before.items():
+        changed = bool((value != after[path]).any())
+        assert changed == ("switch_1" in path), path
+
+
+def test_two_widths_that_round_to_the_same_channels_keep_batch_norms_apart():
+    model = create_model("mobilenet_v2", (0.95, 1.0), 5)
+    assert model.resolved_plans()[0]["block_1"] == model.resolved_plans()[1]["block_1"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert set(shapes["params"]["block_1"]["project"]["bn"]) == {"switch_0", "switch_1"}
+
+
+def test_a_searched_plan_builds_counts_and_runs():
+    base = create_model("mobilenet_v1_tiny", (0.5, 1.0), 5).resolved_plans()
+    odd = WidthPlan(0.5, tuple((layer, 17 if layer == "block_2" else count) for layer, count in base[0].features))
+    model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 5, plans=(odd, base[1]))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    assert model.apply(variables, jnp.ones((2, 16, 16, 3)), width=0.5).shape == (2, 5)
+    # Only block 2's output and block 3's input change, from 64 to 17 channels: 1x1, depthwise, 1x1.
+    rows = [profile_model(m, 16)[0] for m in (create_model("mobilenet_v1_tiny", (0.5, 1.0), 5), model)]
+    before, after = (row.kernel_params for row in rows)
+    assert before - after == (64 - 17) * (32 + 9 + 64)
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+@pytest.mark.parametrize("size", [28, 33])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_any_input_size_and_number_of_classes(name, stem, size):
+    model = create_model(name, (0.5, 1.4), 7, stem=stem)
+    images = jnp.zeros((2, size, size, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    logits = jax.eval_shape(lambda v: model.apply(v, images, width=1.4), variables)
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+
+
+def test_mistakes_are_told_before_anything_is_built():
+    for arguments, options, message in [
+        (("mobilenet_v3", (1.0,), 10), {}, r"model.name='mobilenet_v3' is unknown; did you mean 'mobilenet_v"),
+        (("mobilenet_v1", (1.0, 0.5), 10), {}, "strictly ascending"),
+        (("mobilenet_v1", (1.0,), 0), {}, "num_classes=0"),
+        (("mobilenet_v1", (1.0,), 10), {"tail_bn": "shared"}, "mobilenet_v1 has no option tail_bn; it has"),
+        (("mobilenet_v1", (1.0,), 10), {"stem": "big"}, "stem='big' is unknown"),
+        (("mobilenet_v1", (1.0,), 10), {"batch_norm": "big"}, "batch_norm='big' is unknown"),
+        (("mobilenet_v2", (1.0,), 10), {"tail_bn": "big"}, "tail_bn='big' is unknown"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            create_model(*arguments, **options)
+    model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 10)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    with pytest.raises(UserError, match=r"width=0.4 is not one of this model's widths \(0.5, 1.0\)"):
+        jax.eval_shape(lambda v: model.apply(v, jnp.zeros((1, 16, 16, 3)), width=0.4), variables)
