@@ -39,7 +39,7 @@ def create_model(name: str, widths: Iterable[float], num_classes: int, **options
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(f"model.name={name!r} is unknown; {hint}Choose one of {', '.join(MODELS)}")
+        raise UserError(f"model.name={name!r} is unknown; {hint}choose one of {', '.join(MODELS)}")
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes} has to be at least 1")
     builder = MODELS[name]

@@ -8,8 +8,10 @@ from slimjax.nn import WidthPlan, check_widths, round_channels, switch_of
 # By hand: nearest multiple of 8 (ties up), raised where that loses more than a tenth.
 @pytest.mark.parametrize(
     ("channels", "rounded"),
-    [(32, 32), (32 * 0.25, 8), (32 * 0.35, 16), (24 * 0.75, 24), (16 * 0.35, 8), (16 * 0.5, 8), (16 * 0.75, 16)]
-    + [(12, 16), (11.9, 16), (1280 * 1.4, 1792), (44, 48), (36, 40), (35.9, 40), (60, 64), (1, 8)],
+    [
+        *[(32, 32), (32 * 0.25, 8), (32 * 0.35, 16), (24 * 0.75, 24), (16 * 0.35, 8), (16 * 0.5, 8), (16 * 0.75, 16)],
+        *[(12, 16), (11.9, 16), (1280 * 1.4, 1792), (44, 48), (36, 40), (35.9, 40), (60, 64), (1, 8)],
+    ],
 )
 def test_rounding(channels, rounded):
     assert round_channels(channels) == rounded

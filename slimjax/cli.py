@@ -1,0 +1,86 @@
+"""What all command lines share: flags, configuration files, and mistakes told in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from slimjax.errors import UserError
+
+USAGE_ERROR = 2
+
+
+def run(main: Callable[[], int], default_config: str) -> NoReturn:
+    """Parses the flags and runs a command; a UserError becomes one line on stderr and exit code 2.
+
+    Args:
+      main: the command; returns the exit code.
+      default_config: the configuration file where --config is not given.
+    """
+
+    def guarded(argv: Sequence[str]) -> int:
+        if len(argv) > 1:
+            return _fail(f"{argv[1]!r} is not a flag; flags begin with --, see --help")
+        try:
+            return main()
+        except UserError as error:
+            return _fail(str(error))
+
+    logging.set_verbosity(logging.ERROR)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, default_config))
+    raise AssertionError("app.run does not return")
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, since compiling takes longer than many a run; JAX's own settings win."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "slimjax" / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def config_is_given() -> bool:
+    """Whether the command line named a configuration file, rather than taking the default."""
+    return bool(_config_arguments(sys.orig_argv))
+
+
+def _config_arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments `--config=FILE`, or `--config FILE`, of a command line."""
+    for index, argument in enumerate(argv):
+        if argument.startswith(("--config=", "-config=")):
+            return [argument]
+        if argument in ("--config", "-config"):
+            return list(argv[index : index + 2])
+    return []
+
+
+def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
+    # The file comes first, since overrides are known only once it is loaded. The default is not the flag's own: that is
+    # loaded when the flag is defined, before anything here could tell its overrides' mistakes.
+    config = _config_arguments(argv) or [f"--config={default_config}"]
+    others = [argument for argument in argv[1:] if argument not in config]
+    if not Path(path := config[-1].partition("=")[2] or config[-1]).is_file():
+        sys.exit(_fail(f"--config={path}: there is no such file; the project's own are in configs/"))
+    # ml_collections looks for overrides here, and only behind the file.
+    sys.argv[1:] = [*config, *others]
+    try:
+        rest = flags.FLAGS(sys.argv)
+        # A configuration that cannot be loaded says so when its content is first asked for.
+        list(flags.FLAGS.config)
+    except flags.Error as error:
+        sys.exit(_fail(" ".join(str(error).split())))
+    except (AttributeError, KeyError) as error:
+        # ml_collections quotes its own message, line ends and all.
+        message = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        sys.exit(_fail(f"unknown key of the configuration: '{' '.join(message.split())}"))
+    except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
+    return rest
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return USAGE_ERROR

@@ -1,0 +1,89 @@
+"""Configurations: their keys checked against `configs/default.py`, and those that a trained run carries."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from slimjax.configs import default
+from slimjax.errors import UserError
+
+
+EXCLUSIVE = (
+    ("num_train_steps", "num_epochs"),
+    ("eval_every_steps", "eval_every_epochs"),
+    ("checkpoint_every_steps", "checkpoint_every_epochs"),
+    ("schedule.warmup_steps", "schedule.warmup_epochs"),
+    ("schedule.boundaries_steps", "schedule.boundaries_epochs"),
+)
+"""Keys that say the same thing in two units."""
+
+
+def check_keys(config: ConfigDict) -> None:
+    """UserError that names the key, if a configuration has one that nothing reads or lacks one that something does."""
+    known, given = set(_keys(default.get_config())), set(_keys(config))
+    for key in sorted(given - known):
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        raise UserError(f"config.{key} is unknown" + (f"; did you mean config.{close[0]}?" if close else ""))
+    for key in sorted(known - given):
+        raise UserError(f"config.{key} is missing; start from configs/default.py, which has every key")
+
+
+def let_overrides_win(config: ConfigDict, overrides: Iterable[str]) -> None:
+    """Unsets what an override of the command line replaces: a duration in epochs replaces the one in steps.
+
+    Args:
+      config: changed in place.
+      overrides: dotted keys that the command line has set.
+    """
+    given = set(overrides)
+    for first, second in EXCLUSIVE:
+        for winner, loser in ((first, second), (second, first)):
+            if winner in given and loser not in given:
+                _set(config, loser, () if loser.endswith(("boundaries_steps", "boundaries_epochs")) else None)
+
+
+def config_of_run(workdir: Path, which: str, overrides: Mapping[str, Any]) -> ConfigDict:
+    """The configuration that a checkpoint was trained with.
+
+    Args:
+      workdir: of the run.
+      which: `latest`, `best` or a step.
+      overrides: values by dotted key that replace the stored ones.
+
+    Raises:
+      UserError: if there is no such checkpoint, or it has keys that this version does not know.
+    """
+    from slimjax.training.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(workdir)
+    stored = checkpoints.description(checkpoints.find(which)).config
+    config = default.get_config()
+    known = set(_keys(config))
+    for key, value in _leaves(stored):
+        if key not in known:
+            raise UserError(f"the checkpoints of {workdir} have the unknown key {key}; they are of another version")
+        _set(config, key, value)
+    for key, value in overrides.items():
+        _set(config, key, value)
+    let_overrides_win(config, overrides)
+    return config
+
+
+def _set(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a dotted key; JSON has lists where configurations have tuples."""
+    config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+
+
+def _keys(config: Mapping[str, Any]) -> Iterator[str]:
+    return (key for key, _ in _leaves(config))
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

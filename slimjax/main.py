@@ -1,0 +1,58 @@
+"""Trains, evaluates or calibrates a slimmable network.
+
+python -m slimjax.main --workdir=runs/digits                                          the digits demo
+python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=DIR               a row of the paper
+python -m slimjax.main --config=configs/cifar10.py --workdir=DIR --config.batch_size=256
+python -m slimjax.main --workdir=DIR --mode=eval [--checkpoint=best]                  every width of a trained one
+python -m slimjax.main --workdir=DIR --mode=calibrate                                 batch-norm statistics anew
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from slimjax import cli
+from slimjax.configuration import check_keys, config_of_run, let_overrides_win
+from slimjax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. configs/default.py has every key and its unit.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs. A run that is there is resumed.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "calibrate"], "What to do.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "For eval and calibrate: latest, best, or a step.")
+
+
+def main() -> int:
+    """Runs the mode that the flags ask for; returns the exit code."""
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; give the folder for checkpoints and logs, such as --workdir=runs/digits")
+    workdir = Path(_WORKDIR.value).expanduser()
+    config = _config(workdir)
+    check_keys(config)
+    # Imported once the flags are known to be good.
+    from slimjax.training import modes
+
+    cli.use_compilation_cache()
+    return {
+        "train": lambda: modes.train(config, workdir),
+        "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
+        "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
+    }[_MODE.value]()
+
+
+def _config(workdir: Path) -> ConfigDict:
+    """The configuration of the flags; a trained workdir brings its own where --config is not given."""
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if _MODE.value != "train" and not cli.config_is_given():
+        return config_of_run(workdir, _CHECKPOINT.value, overrides)
+    let_overrides_win(_CONFIG.value, overrides)
+    return _CONFIG.value
+
+
+if __name__ == "__main__":
+    cli.run(main, default_config=str(files("slimjax.configs") / "digits.py"))

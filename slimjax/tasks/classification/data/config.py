@@ -1,0 +1,78 @@
+"""What a `dataset` config may hold, checked without TensorFlow."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+
+import ml_collections
+
+from slimjax.errors import UserError
+
+CROP_AREAS = {"inception": (0.08, 1.0), "mobile": (0.25, 1.0)}
+AUGMENTATIONS = ("none", "basic", *CROP_AREAS)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What training needs to know of a data set before it reads a single image.
+
+    Attributes:
+      name: as in the config.
+      num_classes: labels are 0 .. num_classes - 1.
+      num_train_examples: examples of `train_split`, over all hosts.
+      num_eval_examples: examples of `eval_split`, over all hosts.
+      class_names: one per label, in label order.
+    """
+
+    name: str
+    num_classes: int
+    num_train_examples: int
+    num_eval_examples: int
+    class_names: tuple[str, ...]
+
+
+def check_dataset_config(dataset_config: ml_collections.ConfigDict) -> None:
+    """Checks the values that need no data set to be judged.
+
+    Raises:
+      UserError: for the first value that is not allowed.
+    """
+    if dataset_config.augmentation not in AUGMENTATIONS:
+        raise UserError(
+            f"dataset.augmentation={dataset_config.augmentation!r} does not exist; choose one of "
+            f"{', '.join(AUGMENTATIONS)}{did_you_mean(dataset_config.augmentation, AUGMENTATIONS)}"
+        )
+    for key in ("image_size", "shuffle_buffer"):
+        if dataset_config[key] < 1:
+            raise UserError(f"dataset.{key}={dataset_config[key]} is not a positive number; give 1 or more")
+    if dataset_config.eval_resize < dataset_config.image_size:
+        raise UserError(
+            f"dataset.eval_resize={dataset_config.eval_resize} is smaller than the crop taken from it; give "
+            f"dataset.image_size={dataset_config.image_size} or more"
+        )
+    if not 0 <= dataset_config.color_jitter <= 1:
+        raise UserError(f"dataset.color_jitter={dataset_config.color_jitter} is outside 0..1; 0 turns it off")
+    if dataset_config.pca_noise < 0:
+        raise UserError(f"dataset.pca_noise={dataset_config.pca_noise} is negative; 0 turns it off")
+
+
+def per_process_batch_size(batch_size: int, process_index: int, process_count: int) -> int:
+    """This host's share of the global batch.
+
+    Raises:
+      UserError: if the hosts cannot share `batch_size` evenly, or there is no such host.
+    """
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process_index={process_index} is not one of {process_count} processes; give 0 or more, below")
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch_size={batch_size} cannot be shared by {process_count} processes; give a positive multiple of "
+            f"{process_count}"
+        )
+    return batch_size // process_count
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error line that names what `name` resembles; empty if it resembles nothing known."""
+    matches = difflib.get_close_matches(name, known, n=3)
+    return f" (did you mean {' or '.join(repr(match) for match in matches)}?)" if matches else ""

@@ -1,0 +1,147 @@
+"""The public functions: from a `dataset` config to NumPy batches.
+
+TensorFlow is imported when one of them is called, not before.
+"""
+
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+
+from slimjax.errors import UserError
+from slimjax.tasks.classification.data.config import DatasetInfo, check_dataset_config, per_process_batch_size
+
+Batch = dict[str, np.ndarray]
+
+
+def load_info(dataset_config: ml_collections.ConfigDict) -> DatasetInfo:
+    """Opens the data set, prepares it if need be, and says what is in it.
+
+    Raises:
+      UserError: if the config is wrong, or the data set is missing and cannot be fetched.
+    """
+    check_dataset_config(dataset_config)
+    from slimjax.tasks.classification.data.sources import open_source
+    from slimjax.tasks.classification.data.splits import count_examples, parse_split
+
+    source = open_source(dataset_config)
+    return DatasetInfo(
+        name=dataset_config.name,
+        num_classes=len(source.class_names),
+        num_train_examples=count_examples(parse_split("train_split", dataset_config.train_split, source.splits)),
+        num_eval_examples=count_examples(parse_split("eval_split", dataset_config.eval_split, source.splits)),
+        class_names=source.class_names,
+    )
+
+
+def train_batches(
+    dataset_config: ml_collections.ConfigDict,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Augmented batches without end, a function of (seed, step) alone.
+
+    Every host goes through its own share of the split, each epoch in another order; the examples that the hosts cannot
+    share evenly, fewer than process_count, are left out. Batches run on across the end of an epoch.
+
+    Args:
+      dataset_config: the `dataset` section.
+      batch_size: of all hosts together.
+      seed: decides order and augmentation.
+      start_step: the step of the first batch; starting there gives the very batches that starting at 0 would.
+      process_index: this host.
+      process_count: hosts.
+
+    Returns:
+      Batches of `image` [batch_size // process_count, image_size, image_size, 3] float32, normalised RGB, and `label`
+      [batch_size // process_count] int32, both read-only.
+
+    Raises:
+      UserError: as `load_info`, and if the hosts cannot share the batch or the split; from the iterator, if an image
+        cannot be decoded.
+    """
+    check_dataset_config(dataset_config)
+    local_batch_size = per_process_batch_size(batch_size, process_index, process_count)
+    from slimjax.tasks.classification.data.sources import open_source
+    from slimjax.tasks.classification.data.splits import count_examples, parse_split, select_examples
+    from slimjax.tasks.classification.data.stream import iterate, train_stream
+
+    source = open_source(dataset_config)
+    ranges = parse_split("train_split", dataset_config.train_split, source.splits)
+    num_local_examples = count_examples(ranges) // process_count
+    if not num_local_examples:
+        raise UserError(
+            f"dataset.train_split={dataset_config.train_split!r} holds {count_examples(ranges)} examples for "
+            f"{process_count} processes; give a split with at least one example for each"
+        )
+    first_example = process_index * num_local_examples
+    stream = train_stream(
+        source,
+        select_examples(ranges, first_example, first_example + num_local_examples),
+        dataset_config,
+        seed=seed,
+        first_example=first_example,
+        examples_per_epoch=num_local_examples * process_count,
+        start=start_step * local_batch_size,
+    )
+    return iterate(stream.batch(local_batch_size, drop_remainder=True), dataset_config)
+
+
+def eval_batches(
+    dataset_config: ml_collections.ConfigDict, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Every example of the evaluation split exactly once over all hosts, not augmented.
+
+    Args:
+      dataset_config: the `dataset` section.
+      batch_size: of all hosts together.
+      process_index: this host.
+      process_count: hosts.
+
+    Returns:
+      The same number of batches on every host: `image` [b, image_size, image_size, 3] float32, `label` [b] int32 and
+      `mask` [b] float32, 1 for an example and 0 for padding, with b = batch_size // process_count.
+
+    Raises:
+      UserError: as `train_batches`.
+    """
+    check_dataset_config(dataset_config)
+    local_batch_size = per_process_batch_size(batch_size, process_index, process_count)
+    from slimjax.tasks.classification.data.sources import open_source
+    from slimjax.tasks.classification.data.splits import count_examples, parse_split, select_examples
+    from slimjax.tasks.classification.data.stream import eval_stream, iterate
+
+    source = open_source(dataset_config)
+    ranges = parse_split("eval_split", dataset_config.eval_split, source.splits)
+    count = count_examples(ranges)
+    share = select_examples(
+        ranges, count * process_index // process_count, count * (process_index + 1) // process_count
+    )
+    largest_share = -(-count // process_count)
+    # tfds cannot read nothing, which is what a host beyond the last example gets.
+    batches: Iterator[Batch] = iter(())
+    if share:
+        batches = iterate(eval_stream(source, share, dataset_config).batch(local_batch_size), dataset_config)
+    return _pad(batches, -(-largest_share // local_batch_size), local_batch_size, dataset_config.image_size)
+
+
+def _pad(batches: Iterator[Batch], num_batches: int, batch_size: int, image_size: int) -> Iterator[Batch]:
+    """Fills up the last batch with zeros, and the number of batches with empty ones; adds the mask."""
+    nothing = {
+        "image": np.zeros((0, image_size, image_size, 3), np.float32),
+        "label": np.zeros((0,), np.int32),
+    }
+    for _ in range(num_batches):
+        batch = next(batches, nothing)
+        num_examples = len(batch["label"])
+        batch = {**batch, "mask": np.ones((num_examples,), np.float32)}
+        if num_examples < batch_size:
+            batch = {
+                key: np.pad(value, [(0, batch_size - num_examples), *[(0, 0)] * (value.ndim - 1)])
+                for key, value in batch.items()
+            }
+        yield batch

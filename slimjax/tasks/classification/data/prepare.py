@@ -1,0 +1,157 @@
+"""From a data set's name to a tfds builder whose files are there, or one line that says how to get them."""
+
+import contextlib
+import shlex
+import textwrap
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import requests
+
+from slimjax.errors import UserError
+from slimjax.tasks.classification.data import fashion_mnist
+from slimjax.tasks.classification.data.config import did_you_mean
+from slimjax.tasks.classification.data.digits import Digits
+from slimjax.tensorflow_import import silent_tfds, tf, tfds
+
+# tfds retries a dead connection for minutes, so ask once before.
+_CONNECT_TIMEOUT_SECONDS = 5
+_MAX_REASON_LENGTH = 240
+
+_OWN_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"digits": Digits}
+if fashion_mnist.DEBIAN_DIR.is_dir():
+    _OWN_BUILDERS["fashion_mnist"] = fashion_mnist.DebianFashionMnist
+
+
+def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Opens the named image-classification data set, ready to be read.
+
+    Args:
+      name: as tfds writes it: "name", "name/config", "name:version".
+      data_dir: where prepared data sets lie; "" is tfds's default.
+
+    Raises:
+      UserError: if there is none, it is of another kind, or its files cannot be had.
+    """
+
+    def construct() -> tfds.core.DatasetBuilder:
+        return _construct_builder(name, data_dir or None)
+
+    with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
+        builder = construct()
+    _check_features(name, builder.info.features)
+    if _is_prepared(builder):
+        return builder
+    if type(builder) in _OWN_BUILDERS.values():
+        return _prepare_from_this_machine(builder, construct)
+    return _download(name, builder, construct)
+
+
+def _construct_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    dataset_name, _, version = name.partition(":")
+    if dataset_name in _OWN_BUILDERS:
+        return _OWN_BUILDERS[dataset_name](data_dir=data_dir, version=version or None)
+    known = [*tfds.list_builders(with_community_datasets=False), "folder"]
+    try:
+        # A prefix such as "huggingface:" would start to download somebody's code.
+        if version and not version[0].isdigit():
+            raise tfds.core.DatasetNotFoundError(name)
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        hint = did_you_mean(dataset_name.partition("/")[0], known)
+        raise UserError(
+            f"dataset.name={name!r} does not exist{hint}; give 'digits', 'folder' or an "
+            "image-classification data set of https://www.tensorflow.org/datasets/catalog"
+        ) from error
+
+
+def _check_features(name: str, features: tfds.features.FeatureConnector) -> None:
+    """Refuses what is not 8-bit images with one class each."""
+    by_key = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    is_image = isinstance(by_key.get("image"), tfds.features.Image)
+    if not is_image or not isinstance(by_key.get("label"), tfds.features.ClassLabel):
+        found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in by_key.items()) or str(features)
+        raise UserError(
+            f"dataset.name={name!r} is not an image-classification data set: it has {found}; choose one with "
+            "image: Image and label: ClassLabel"
+        )
+    dtype = np.dtype(by_key["image"].np_dtype)
+    if dtype != np.uint8:
+        raise UserError(f"dataset.name={name!r} has {dtype} images; choose a data set with 8-bit images")
+
+
+def _prepare_from_this_machine(
+    builder: tfds.core.DatasetBuilder, construct: Callable[[], tfds.core.DatasetBuilder]
+) -> tfds.core.DatasetBuilder:
+    """Prepares without network, in silence.
+
+    tfds writes to a directory of its own and renames it at the end, so a process that is killed leaves nothing that
+    counts as prepared, and of several that start at once one wins the rename and the others use its files.
+    """
+    try:
+        with silent_tfds():
+            builder.download_and_prepare()
+    except (OSError, tf.errors.OpError) as error:
+        if not _is_prepared(construct()):
+            raise UserError(
+                f"data set {builder.name!r} cannot be written to {builder.data_dir}: {_one_line(error)}; give a "
+                "dataset.data_dir that can be written"
+            ) from error
+    return construct()
+
+
+def _download(
+    name: str, builder: tfds.core.DatasetBuilder, construct: Callable[[], tfds.core.DatasetBuilder]
+) -> tfds.core.DatasetBuilder:
+    """Lets tfds download and prepare, showing its progress, where that needs no files fetched by hand."""
+    root = builder.data_dir_root
+    command = f"tfds build {shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).rstrip(".")
+        raise UserError(
+            f"data set {name!r} is not in {root} and must be fetched by hand: put the files into "
+            f"{root / 'downloads' / 'manual'} ({instructions}), then run `{command}`, or give the dataset.data_dir "
+            "that holds it"
+        )
+    hint = "; or `apt install dataset-fashion-mnist`, whose files slimjax finds" if name == "fashion_mnist" else ""
+    try:
+        _check_connection(builder)
+        builder.download_and_prepare()
+    except Exception as error:  # Whatever a builder's own code raises, the user's way out is the same.
+        if not _is_prepared(construct()):
+            raise UserError(
+                f"data set {name!r} is not in {root} and cannot be downloaded ({_one_line(error)}); give the "
+                f"dataset.data_dir that holds it, or run `{command}` where there is a network{hint}"
+            ) from error
+    return construct()
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether all files are there; tfds alone would log that they are not."""
+    with silent_tfds():
+        return builder.is_prepared()
+
+
+def _check_connection(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises a ConnectionError at once where the first file's host cannot be reached."""
+    url = next((url for url in builder.url_infos if url.startswith("http")), None)
+    if url:
+        try:
+            requests.head(url, timeout=_CONNECT_TIMEOUT_SECONDS, allow_redirects=False)
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+            raise ConnectionError(f"no connection to {url}") from error
+
+
+@contextlib.contextmanager
+def _one_line_errors(summary: str) -> Iterator[None]:
+    """Turns tfds's complaints about a name, a config or a version into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, AssertionError, ImportError, OSError, tf.errors.OpError) as error:
+        raise UserError(f"{summary}: {_one_line(error)}; see https://www.tensorflow.org/datasets/catalog") from error
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), _MAX_REASON_LENGTH, placeholder=" ...") or type(error).__name__

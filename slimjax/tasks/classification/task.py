@@ -1,0 +1,116 @@
+"""Image classification as a task of the one trainer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.models import SlimmableNetwork, create_model
+from slimjax.tasks.classification import data
+from slimjax.tasks.classification.metrics import ClassificationMetrics, classification_metrics, cross_entropy
+from slimjax.tasks.task import Batch, Tree
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def compute_dtype(name: str) -> Any:
+    """The dtype of the computation; `auto` is bfloat16 on accelerators.
+
+    Raises:
+      UserError: if the name is unknown.
+    """
+    if name == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    if name not in DTYPES:
+        raise UserError(f"dtype={name!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+class ClassificationTask:
+    """A slimmable network, a data set and cross-entropy; see slimjax.tasks.task.Task."""
+
+    best_figure = "top1_error"
+
+    def __init__(self, config: ConfigDict, model: SlimmableNetwork, info: data.DatasetInfo) -> None:
+        """Puts together what `create_task` has built.
+
+        Args:
+          config: a whole configuration, see configs/default.py.
+          model: the network, with one output for each class.
+          info: of the data set.
+        """
+        self._config = config
+        self.model = model
+        self.info = info
+        self.num_train_examples = info.num_train_examples
+        self.image_size: int = config.dataset.image_size
+
+    def loss(
+        self, params: Tree, batch_stats: Tree, batch: Tree, width: float
+    ) -> tuple[jax.Array, tuple[Tree, ClassificationMetrics]]:
+        """See Task."""
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: Any
+        logits, updated = self.model.apply(variables, batch["image"], width=width, train=True, mutable=["batch_stats"])
+        losses = cross_entropy(logits, batch["label"], self._config.label_smoothing)
+        metrics = classification_metrics(logits, batch["label"], losses)
+        return jnp.mean(losses), (updated["batch_stats"], metrics)
+
+    def metrics_at(self, params: Tree, batch_stats: Tree, batch: Tree, width: float) -> ClassificationMetrics:
+        """See Task; the loss is the plain cross-entropy, without smoothing."""
+        logits: Any = self.model.apply({"params": params, "batch_stats": batch_stats}, batch["image"], width=width)
+        losses = cross_entropy(logits, batch["label"])
+        return classification_metrics(logits, batch["label"], losses, batch["mask"])
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """See Task."""
+        return data.train_batches(
+            self._config.dataset,
+            batch_size=self._config.batch_size,
+            seed=self._config.seed,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """See Task."""
+        return data.eval_batches(
+            self._config.dataset,
+            batch_size=self._config.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def create_task(
+    config: ConfigDict,
+    batch_norm_axis: str | None = None,
+    batch_norm_groups: tuple[tuple[int, ...], ...] | None = None,
+) -> ClassificationTask:
+    """Resolves the data set and builds the network for its classes.
+
+    Args:
+      config: a whole configuration, see configs/default.py.
+      batch_norm_axis: mapped device axis over which training statistics are averaged; None keeps them apart.
+      batch_norm_groups: groups of devices along that axis.
+
+    Raises:
+      UserError: if something in the configuration is unknown, or the data set is not at hand.
+    """
+    if not 0.0 <= config.label_smoothing < 1.0:
+        raise UserError(f"label_smoothing={config.label_smoothing} has to be at least 0 and below 1")
+    given = {key: value for key, value in config.model.items() if value is not None}
+    options = {
+        **given,
+        "dtype": compute_dtype(config.dtype),
+        "batch_norm_axis": batch_norm_axis,
+        "batch_norm_groups": batch_norm_groups,
+    }
+    # Once without the data set's classes: a mistake in the model shows before any data set is prepared.
+    create_model(**options, num_classes=1)
+    info = data.load_info(config.dataset)
+    return ClassificationTask(config, create_model(**options, num_classes=info.num_classes), info)

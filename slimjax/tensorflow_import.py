@@ -1,0 +1,73 @@
+"""The one place that imports TensorFlow: without its chatter, and without letting it take an accelerator.
+
+Other modules write `from slimjax.tensorflow_import import tf, tfds`, before anything else that imports TensorFlow, and
+are themselves imported late.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from absl import logging
+
+# TensorFlow's C++ prints these to file descriptor 2 while it loads, before it reads TF_CPP_MIN_LOG_LEVEL.
+_LOADING_CHATTER = (
+    b"absl::InitializeLog()",
+    b"oneDNN custom operations are on",
+    b"TensorFlow binary is optimized to use available CPU instructions",
+    b"To enable the following instructions:",
+)
+
+
+@contextlib.contextmanager
+def _without_loading_chatter() -> Iterator[None]:
+    """Holds back file descriptor 2 and afterwards lets through every line that is not known chatter."""
+    sys.stderr.flush()
+    real_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real_stderr, 2)
+            os.close(real_stderr)
+            held.seek(0)
+            for line in held:
+                if not any(chatter in line for chatter in _LOADING_CHATTER):
+                    os.write(2, line)
+
+
+# Level 1 hides notes such as "OUT_OF_RANGE: End of sequence", logged at the end of every finite data set.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+with _without_loading_chatter():
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    # The accelerator is JAX's; TensorFlow would reserve all its memory.
+    tf.config.set_visible_devices([], "GPU")
+    # The first operation starts the runtime, which prints as well.
+    tf.constant(0)
+
+# tfds would otherwise ask the bucket gs://tfds-data at every start, and wait where there is no network.
+tfds.core.utils.gcs_utils._is_gcs_disabled = True
+
+
+@contextlib.contextmanager
+def silent_tfds() -> Iterator[None]:
+    """No progress bars, no log lines below errors and no prints of tfds."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+
+
+__all__ = ["silent_tfds", "tf", "tfds"]

@@ -1,0 +1,243 @@
+"""Checkpoints: orbax, asynchronous, each with the state, the configuration and the position in the data."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from slimjax.errors import UserError
+from slimjax.tasks.task import Figures
+from slimjax.training.state import TrainState
+
+FORMAT = 1
+DIRECTORY = "checkpoints"
+MEAN_ERROR = "mean_error"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of itself.
+
+    Attributes:
+      step: updates done.
+      config: the configuration of the run, as plain JSON values.
+      num_classes: outputs of the classifier.
+      examples_seen: training examples consumed, which is where the data goes on.
+      format: of this description.
+    """
+
+    step: int
+    config: dict[str, Any]
+    num_classes: int
+    examples_seen: int
+    format: int = FORMAT
+
+
+def describe(config: ConfigDict, num_classes: int, step: int) -> Description:
+    """The description of a run's state after `step` updates."""
+    return Description(step, json.loads(config.to_json()), num_classes, step * config.batch_size)
+
+
+class Checkpoints:
+    """The checkpoints of one workdir: the newest few and the best by mean error over the widths."""
+
+    def __init__(self, workdir: Path, keep: int = 3) -> None:
+        """Opens the workdir's checkpoints.
+
+        Args:
+          workdir: made if it is absent, once something is saved.
+          keep: how many of the newest stay; the best stays besides.
+        """
+        self.directory = workdir.absolute() / DIRECTORY
+        self._keep = keep
+
+    @cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        newest = LatestN(self._keep)
+        best = BestN(n=1, get_metric_fn=lambda m: m[MEAN_ERROR], reverse=True, keep_checkpoints_without_metrics=False)
+        return ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([newest, best]),
+                best_fn=lambda m: m[MEAN_ERROR],
+                best_mode="min",
+                cleanup_tmp_directories=True,
+                save_root_metadata=False,
+            ),
+            item_names=("state", "description"),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, ascending; looking for them makes no folder."""
+        return sorted(self._manager.all_steps()) if self.directory.exists() else []
+
+    def save(
+        self, state: TrainState, description: Description, figures: Mapping[float, Figures], best_figure: str
+    ) -> None:
+        """Copies the state and writes it in the background.
+
+        Args:
+          state: the state after `description.step` updates.
+          description: what a later run needs to know.
+          figures: of every width, if they were evaluated at this step; empty otherwise.
+          best_figure: the one whose mean over the widths decides which checkpoint is the best.
+        """
+        metrics = {MEAN_ERROR: sum(f[best_figure] for f in figures.values()) / len(figures)} if figures else None
+        self._manager.save(
+            description.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                description=ocp.args.JsonSave({**dataclasses.asdict(description), "versions": _versions()}),
+            ),
+            metrics=metrics,
+        )
+
+    def description(self, step: int) -> Description:
+        """What the checkpoint of a step says of itself.
+
+        Raises:
+          UserError: if it is not a slimjax checkpoint or is damaged.
+        """
+        path = self.directory / str(step)
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(description=ocp.args.JsonRestore()))
+            stored = dict(restored["description"])
+            return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
+        except Exception as error:
+            raise UserError(
+                f"{path} is not a readable slimjax checkpoint ({_first_line(error)}); {_remedy(path)}"
+            ) from error
+
+    def restore(self, step: int, state: Any) -> TrainState:
+        """The state of a checkpoint.
+
+        Args:
+          step: of the checkpoint.
+          state: a TrainState of shapes with shardings, which is how it is laid out.
+
+        Raises:
+          UserError: if the checkpoint is damaged or holds something else.
+        """
+        path = self.directory / str(step)
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))
+            return restored["state"]
+        except Exception as error:
+            raise UserError(f"{path} is damaged ({_first_line(error)}); {_remedy(path)}") from error
+
+    def restore_weights(self, step: int, state: Any) -> TrainState:
+        """Parameters and statistics of a checkpoint, without the optimiser's state, whatever that was.
+
+        Args:
+          step: of the checkpoint.
+          state: a TrainState of shapes with shardings.
+
+        Raises:
+          UserError: if the checkpoint is damaged or holds something else.
+        """
+        weights = {"step": state.step, "params": state.params, "batch_stats": state.batch_stats}
+        path = self.directory / str(step)
+        try:
+            partial = ocp.args.PyTreeRestore(
+                weights, restore_args=ocp.checkpoint_utils.construct_restore_args(weights), partial_restore=True
+            )
+            with ocp.CheckpointManager(
+                self.directory, item_handlers={"state": ocp.PyTreeCheckpointHandler()}
+            ) as manager:
+                restored = manager.restore(step, args=ocp.args.Composite(state=partial))["state"]
+            return TrainState(**restored, opt_state=())
+        except Exception as error:
+            raise UserError(f"{path} is damaged ({_first_line(error)}); {_remedy(path)}") from error
+
+    def find(self, which: str) -> int:
+        """The step of the `latest` or `best` checkpoint, or of the one with a given number.
+
+        Raises:
+          UserError: if there is none.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self.directory} holds no checkpoints; train there first, or give another --workdir")
+        if which == "latest":
+            return steps[-1]
+        if which == "best":
+            best = self._manager.best_step()
+            if best is None:
+                raise UserError(f"no checkpoint of {self.directory} was evaluated, so none is the best; use 'latest'")
+            return best
+        if which.isdecimal() and int(which) in steps:
+            return int(which)
+        raise UserError(f"checkpoint={which!r} is not there; choose latest, best, or one of the steps {steps}")
+
+    def wait(self) -> None:
+        """Returns once everything that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes writing."""
+        if "_manager" in self.__dict__:
+            self._manager.close()
+
+
+def check_same_network(stored: Description, config: ConfigDict, num_classes: int, path: Path) -> None:
+    """UserError that names what differs, if a checkpoint is of another network than the configuration's."""
+    differences = _differences(stored.config["model"], json.loads(config.to_json())["model"], "model")
+    if stored.num_classes != num_classes:
+        differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
+    if differences:
+        raise UserError(
+            f"{path} is of another network: {'; '.join(differences)}. Give another --workdir, or the configuration "
+            "that the checkpoint was trained with"
+        )
+
+
+def check_continues(stored: Description, config: ConfigDict, path: Path) -> None:
+    """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
+    given = json.loads(config.to_json())
+    differences = [
+        line
+        for key in ("optimizer", "batch_size", "switch_rule")
+        for line in _differences(stored.config[key], given[key], key)
+    ]
+    if differences:
+        raise UserError(
+            f"{path} cannot be resumed: {'; '.join(differences)}. Take the old settings, or start a new workdir with "
+            f"--config.init_from={path.parent.parent}"
+        )
+
+
+def changed_settings(stored: Description, config: ConfigDict) -> list[str]:
+    """What differs between a checkpoint's configuration and this one, a line each."""
+    return _differences(stored.config, json.loads(config.to_json()), "")
+
+
+def _differences(stored: Any, given: Any, prefix: str) -> list[str]:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        keys = sorted(stored.keys() | given.keys())
+        dot = "." if prefix else ""
+        return [line for key in keys for line in _differences(stored.get(key), given.get(key), f"{prefix}{dot}{key}")]
+    return [] if stored == given else [f"{prefix}: {_plain(stored)} in the checkpoint, {_plain(given)} here"]
+
+
+def _plain(value: Any) -> str:
+    return str(tuple(value)) if isinstance(value, list) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path} to go on from the checkpoint before it, or give another --workdir"
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("slimjax", "jax", "flax", "optax", "orbax-checkpoint")}

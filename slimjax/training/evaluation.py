@@ -1,0 +1,119 @@
+"""Evaluation and calibration of every width, through the task's own data."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from slimjax.errors import UserError
+from slimjax.nn.convolutions import compiler_options
+from slimjax.nn.tracing import active_masks
+from slimjax.tasks.task import Batch, Figures, Task, Tree
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, put_batch
+
+
+class Evaluator:
+    """Evaluates all widths of a task in one pass over its data: every image is decoded once."""
+
+    def __init__(self, task: Task, mesh: Mesh) -> None:
+        """Prepares one program for each width; they compile, in parallel, at the first batch."""
+        self._task, self._mesh = task, mesh
+        self._programs: dict[float, jax.stages.Compiled] = {}
+
+    def __call__(self, params: Tree, batch_stats: Tree) -> dict[float, Figures]:
+        """Figures of every width, each example of the split counted exactly once.
+
+        Raises:
+          UserError: if the split is empty.
+        """
+        totals: dict[float, Any] = {}
+        for host_batch in self._task.eval_batches():
+            batch = put_batch(self._mesh, dict(host_batch))
+            if not self._programs:
+                self._compile(params, batch_stats, batch)
+            for width, program in self._programs.items():
+                metrics = program(params, batch_stats, batch)
+                totals[width] = totals[width].merge(metrics) if width in totals else metrics
+        if not totals:
+            raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
+        return {width: figures_of(metrics) for width, metrics in totals.items()}
+
+    def _compile(self, params: Tree, batch_stats: Tree, batch: Tree) -> None:
+        def compiled(width: float) -> jax.stages.Compiled:
+            def metrics_at(params: Tree, batch_stats: Tree, batch: Tree) -> Any:
+                return jax.lax.psum(self._task.metrics_at(params, batch_stats, batch, width), DATA)
+
+            return _jit_over(self._mesh, metrics_at).lower(params, batch_stats, batch).compile()
+
+        widths = self._task.model.widths
+        with ThreadPoolExecutor(len(widths)) as pool:
+            self._programs = dict(zip(widths, pool.map(compiled, widths), strict=True))
+
+
+def figures_of(metrics: Any) -> Figures:
+    """A collection of metrics as plain numbers; waits for the device."""
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree, batches: Iterable[Batch]) -> Tree:
+    """Batch-norm statistics of every width anew, as the cumulative mean over some training batches (US-Nets, 3.3).
+
+    Every width is calibrated by itself. Statistics that widths share, such as MobileNet v2's tail, become the mean over
+    the widths that read them.
+
+    Args:
+      task: whose model is calibrated.
+      mesh: of all devices.
+      params: the parameters, unchanged.
+      batch_stats: old statistics, of which nothing remains where a width reads.
+      batches: host batches of training images.
+
+    Returns:
+      New `batch_stats`.
+
+    Raises:
+      UserError: if there are no batches.
+    """
+    model = task.model
+    # Without momentum the running statistics after a batch are those of the batch.
+    forgetful = model.clone(batch_norm_momentum=0.0)
+    masks = {width: active_masks(model, width, "batch_stats") for width in model.widths}
+
+    def add(width: float) -> Callable[..., Any]:
+        def program(params: Tree, batch_stats: Tree, totals: Tree, batch: Tree) -> Tree:
+            variables = {"params": params, "batch_stats": batch_stats}
+            _, updated = forgetful.apply(variables, batch["image"], width=width, train=True, mutable=["batch_stats"])
+            of_batch = jax.lax.pmean(updated["batch_stats"], DATA)
+            return jax.tree.map(
+                lambda total, new, mask: total + jnp.where(mask, new, 0), totals, of_batch, masks[width]
+            )
+
+        return _jit_over(mesh, program, batch_arguments=1, other_arguments=3)
+
+    programs = {width: add(width) for width in model.widths}
+    totals, count = jax.tree.map(jnp.zeros_like, batch_stats), 0
+    for host_batch in batches:
+        batch = put_batch(mesh, {"image": host_batch["image"]})
+        for program in programs.values():
+            totals = program(params, batch_stats, totals, batch)
+        count += 1
+    if not count:
+        raise UserError("calibration needs at least one batch; raise calibration_batches")
+    reads = jax.tree.map(lambda *of_widths: count * sum(mask.astype(int) for mask in of_widths), *masks.values())
+    return jax.tree.map(
+        lambda total, n, old: jnp.where(n > 0, total / jnp.maximum(n, 1), old), totals, reads, batch_stats
+    )
+
+
+def _jit_over(mesh: Mesh, function: Callable[..., Any], batch_arguments: int = 1, other_arguments: int = 2) -> Any:
+    """Runs a function on every device: leading arguments replicated, the last ones split by examples."""
+    specs = (REPLICATED,) * other_arguments + (SPLIT,) * batch_arguments
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=REPLICATED, check_vma=False),
+        in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs),
+        out_shardings=NamedSharding(mesh, REPLICATED),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )

@@ -1,0 +1,183 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from clu import metric_writers
+from jax.sharding import NamedSharding
+
+from slimjax.errors import UserError
+from slimjax.tasks.task import Batch, Figures
+from slimjax.training.checkpoints import changed_settings
+from slimjax.training.evaluation import Evaluator, figures_of
+from slimjax.training.mesh import REPLICATED, put_batch
+from slimjax.training.metric_writers import create_writer, scalars_of
+from slimjax.training.progress import Progress, announced, figures_line
+from slimjax.training.run import Run, new_state, restored_state
+from slimjax.training.signals import StopSignals
+from slimjax.training.state import TrainState
+from slimjax.training.step import StepMetrics
+from slimjax.training.switches import Turn
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended.
+
+    Attributes:
+      state: the last one.
+      step: updates done.
+      figures: of every width at the end; empty if training was interrupted.
+      exit_code: for the process: 0, or what a signal asks for.
+    """
+
+    state: TrainState
+    step: int
+    figures: dict[float, Figures]
+    exit_code: int
+
+
+def train(run: Run) -> Outcome:
+    """Trains, or goes on from the workdir's newest checkpoint, until the last step or a signal.
+
+    Raises:
+      UserError: if the workdir's checkpoints do not fit, or a loss stops being finite.
+    """
+    leads = jax.process_index() == 0
+    start = max(run.checkpoints.steps(), default=0)
+    evaluate = Evaluator(run.task, run.mesh)
+    with StopSignals() as signals, Progress("training", run.rule.num_steps, start, enabled=leads) as progress:
+        state = _starting_state(run, start, progress)
+        if start >= run.rule.num_steps:
+            progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
+            return Outcome(state, start, evaluate(state.params, state.batch_stats), 0)
+        log = _Log(run, create_writer(run.workdir, start) if leads else metric_writers.MultiWriter([]), progress)
+        batches = run.task.train_batches(start)
+        figures: dict[float, Figures] = {}
+        for step in range(start, run.rule.num_steps):
+            state = _step(run, state, step, batches, log, first=step == start)
+            done, last = step + 1, step + 1 == run.rule.num_steps
+            stops = signals.received is not None
+            saves = last or stops or done % run.cadence.checkpoint_every_steps == 0
+            if saves or done % run.cadence.log_every_steps == 0:
+                log.write(done)
+            figures = {}
+            if last or (done % run.cadence.eval_every_steps == 0 and not stops):
+                figures = log.evaluation(done, evaluate(state.params, state.batch_stats))
+            if saves:
+                run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
+            if signals.received is not None:
+                progress.say(f"{signals.received.name}: saved step {done}; the same command goes on from there")
+                break
+        run.checkpoints.wait()
+        log.close()
+    return Outcome(state, done, figures, 0 if last else signals.exit_code)
+
+
+def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
+    if not start:
+        if run.config.init_from:
+            progress.say(f"starting from the weights of {run.config.init_from}")
+        return new_state(run)
+    state = restored_state(run, start)
+    progress.say(f"resuming {run.workdir} from step {start} of {run.rule.num_steps}")
+    for line in changed_settings(run.checkpoints.description(start), run.config):
+        progress.say(f"  changed since: {line}")
+    return state
+
+
+def _step(run: Run, state: TrainState, step: int, batches: Iterator[Batch], log: "_Log", first: bool) -> TrainState:
+    turn = run.rule.turn(step)
+    if step == turn.stage_start and turn.stage:
+        state = state.replace(opt_state=_fresh_optimizer(run, state.params))
+    batch = put_batch(run.mesh, dict(next(batches)))
+    if first:
+        with announced(log.progress, "compiling the train step"):
+            run.train_step.compile(state, batch, turn)
+        log.restart_clock()
+    state, metrics = run.train_step(state, batch, turn)
+    log.add(step, turn, metrics)
+    return state
+
+
+def _fresh_optimizer(run: Run, params: Any) -> Any:
+    return jax.jit(run.tx.init, out_shardings=NamedSharding(run.mesh, REPLICATED))(params)
+
+
+@dataclass
+class _Log:
+    """Collects the steps' metrics on the device and fetches them when a line is due: the loop never waits otherwise."""
+
+    run: Run
+    writer: metric_writers.MetricWriter
+    progress: Progress
+    pending: list[tuple[int, Turn, StepMetrics]] = field(default_factory=list)
+    clock: float = field(default_factory=time.monotonic)
+
+    def restart_clock(self) -> None:
+        """Leaves out of the images per second what came before."""
+        self.clock = time.monotonic()
+
+    def add(self, step: int, turn: Turn, metrics: StepMetrics) -> None:
+        """Keeps a step's metrics without waiting for them."""
+        self.pending.append((step, turn, metrics))
+        self.progress.advance(step + 1)
+
+    def write(self, done: int) -> None:
+        """Writes the means since the last line.
+
+        Raises:
+          UserError: naming step and width, if a loss or the gradients stopped being finite.
+        """
+        if not self.pending:
+            return
+        fetched = jax.device_get([metrics for _, _, metrics in self.pending])
+        totals: dict[float, Any] = {}
+        for (step, _, _), metrics in zip(self.pending, fetched, strict=True):
+            self._check_finite(step, metrics)
+            for width, of_width in metrics.widths.items():
+                totals[width] = totals[width].merge(of_width) if width in totals else of_width
+        figures = {width: figures_of(metrics) for width, metrics in sorted(totals.items())}
+        seconds = time.monotonic() - self.clock
+        step, turn, _ = self.pending[-1]
+        scalars = scalars_of("train", figures) | {
+            "train/learning_rate": float(self.run.schedule(step - turn.stage_start)),
+            "train/gradient_norm": float(fetched[-1].gradient_norm),
+            "train/images_per_second": self.run.config.batch_size * len(self.pending) / seconds,
+        }
+        self.writer.write_scalars(done, scalars)
+        self.progress.report(
+            f"loss {figures_line(figures, 'loss')} | {scalars['train/images_per_second']:.0f} images/s"
+        )
+        self.pending.clear()
+        self.restart_clock()
+
+    def evaluation(self, done: int, figures: dict[float, Figures]) -> dict[float, Figures]:
+        """Writes and returns the figures of an evaluation."""
+        self.writer.write_scalars(done, scalars_of("eval", figures))
+        name = self.run.task.best_figure
+        self.progress.say(f"step {done}: {name} % {figures_line(figures, name)}")
+        self.restart_clock()
+        return figures
+
+    def close(self) -> None:
+        """Flushes and closes the writers."""
+        self.writer.flush()
+        self.writer.close()
+
+    def _check_finite(self, step: int, metrics: StepMetrics) -> None:
+        values = {f"the loss of width {w:g}": figures_of(m)["loss"] for w, m in metrics.widths.items()}
+        values["the norm of the summed gradients"] = float(metrics.gradient_norm)
+        for what, value in values.items():
+            if not math.isfinite(value):
+                self.run.checkpoints.wait()
+                good = self.run.checkpoints.steps()
+                kept = f"the last good checkpoint is of step {good[-1]}" if good else "no checkpoint was saved before"
+                raise UserError(
+                    f"{what} is {value} at step {step}; {kept}. Lower learning_rate={self.run.config.learning_rate}, "
+                    "lengthen the warm-up, or set optimizer.clip_norm"
+                )

@@ -1,0 +1,72 @@
+"""Devices: one mesh with a single axis `data`, over which batches are split and everything else is replicated."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from slimjax.errors import UserError
+
+DATA = "data"
+REPLICATED = PartitionSpec()
+SPLIT = PartitionSpec(DATA)
+
+
+def data_mesh() -> Mesh:
+    """All devices of all hosts along the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def check_platform(platform: str) -> None:
+    """Makes JAX use a platform, or whatever it finds for "".
+
+    JAX falls back to the CPU in silence where an accelerator is absent, so an asked-for one is checked.
+
+    Raises:
+      UserError: if the platform is unknown or has no devices here.
+    """
+    known = ("cpu", "gpu", "tpu")
+    if platform and platform not in known:
+        raise UserError(f"platform={platform!r} is unknown; choose one of {', '.join(known)}, or '' for what is there")
+    if platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    found = jax.default_backend()
+    if platform and found != platform:
+        raise UserError(
+            f"platform={platform!r} was asked for, but JAX finds only {found!r} here; install "
+            f"slimjax[{_extra(platform)}] on a machine that has one, or set platform={found!r}"
+        )
+
+
+def _extra(platform: str) -> str:
+    return {"gpu": "cuda", "tpu": "tpu"}.get(platform, platform)
+
+
+def check_batch_size(batch_size: int, device_count: int) -> None:
+    """UserError unless the global batch divides evenly, and with at least one image, over the devices."""
+    if batch_size < 1 or batch_size % device_count:
+        nearest = max(1, round(batch_size / device_count)) * device_count
+        raise UserError(
+            f"batch_size={batch_size} does not divide over {device_count} devices; the nearest that does is {nearest}"
+        )
+
+
+def group_devices(device_count: int, group_size: int) -> tuple[tuple[int, ...], ...] | None:
+    """Consecutive groups of devices along the data axis; None if a group is a single device.
+
+    Raises:
+      UserError: if the groups do not fill the devices evenly.
+    """
+    if group_size < 1 or device_count % group_size:
+        divisors = [size for size in range(1, device_count + 1) if device_count % size == 0]
+        raise UserError(
+            f"batch_norm_group_size={group_size} does not divide {device_count} devices; choose one of {divisors}"
+        )
+    if group_size == 1:
+        return None
+    return tuple(tuple(range(first, first + group_size)) for first in range(0, device_count, group_size))
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This host's share of a batch onto its devices, split along the leading axis."""
+    sharding = NamedSharding(mesh, SPLIT)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

@@ -1,0 +1,67 @@
+"""Where metrics go: TensorBoard event files and a JSON-lines file, beside the checkpoints."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Before clu, which imports TensorFlow with all its chatter.
+import slimjax.tensorflow_import  # noqa: F401  isort: skip
+from clu import metric_writers
+
+from slimjax.tasks.task import Figures
+
+JSON_LINES = "metrics.jsonl"
+
+
+class JsonLinesWriter(metric_writers.MetricWriter):
+    """Appends one JSON object for each step: `{"step": 20, "train/loss/width_0.5": 1.3, ...}`."""
+
+    def __init__(self, path: Path, start_step: int) -> None:
+        """Opens the file; lines of steps after `start_step`, which a killed run has left, are dropped."""
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """See clu's MetricWriter."""
+        plain = {name: float(np.asarray(value)) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": int(step), **plain}) + "\n")
+        self._file.flush()
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Nothing: the configuration is in the checkpoints."""
+
+    def flush(self) -> None:
+        """Every line is flushed as it is written."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _unsupported(self, step: int, values: Mapping[str, Any]) -> None:
+        raise NotImplementedError("metrics.jsonl holds scalars only")
+
+    write_images = write_videos = write_audios = write_texts = write_histograms = write_pointcloud = _unsupported
+    write_summaries = _unsupported
+
+
+def create_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
+    """A writer of both kinds, for the process that writes logs."""
+    lines = JsonLinesWriter(workdir / JSON_LINES, start_step)
+    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / "tensorboard")), lines])
+
+
+def scalars_of(split: str, figures: Mapping[float, Figures]) -> Figures:
+    """Flattens figures by width into names such as `train/top1_error/width_0.25`."""
+    return {f"{split}/{name}/width_{w:g}": value for w, row in figures.items() for name, value in row.items()}
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines of a file that end in a newline: a killed run may have left half of one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

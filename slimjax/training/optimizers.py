@@ -1,0 +1,84 @@
+"""The one optimiser that all widths share."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.tracing import parameter_roles
+
+
+def decay_mask(model: SlimmableNetwork) -> Any:
+    """True for the parameters that decay: kernels of dense layers and of convolutions that are not depthwise.
+
+    Batch norms, biases and depthwise kernels do not (SNet, section 4.1). A tree like `params` of booleans.
+    """
+    return jax.tree.map(lambda role: role == "kernel", parameter_roles(model))
+
+
+def create_optimizer(config: ConfigDict, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:
+    """Any optimiser of optax, with weight decay on the masked parameters and clipping before everything else.
+
+    An optimiser that has a weight decay of its own, such as adamw, is given the decay; for the others it is added to
+    the gradient, which is what SGD's recipes mean by it.
+
+    Args:
+      config: the section `optimizer` of the configuration.
+      schedule: the learning rate of every step.
+      mask: tree of booleans, true where weights decay.
+
+    Raises:
+      UserError: for an unknown optimiser, an unknown option, or options that do not parse.
+    """
+    factory = _optax_optimizer(config.name)
+    known = inspect.signature(factory).parameters
+    options = parse_options(config.options)
+    if unknown := sorted(set(options) - set(known)):
+        allowed = ", ".join(name for name in known if name not in ("learning_rate", "mask", "weight_decay"))
+        raise UserError(
+            f"optimizer.options: {', '.join(unknown)} is no argument of optax.{config.name}; it takes {allowed}"
+        )
+    steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    if {"weight_decay", "mask"} <= set(known):
+        return optax.chain(*steps, factory(schedule, weight_decay=config.weight_decay, mask=mask, **options))
+    if config.weight_decay:
+        steps.append(optax.add_decayed_weights(config.weight_decay, mask))
+    return optax.chain(*steps, factory(schedule, **options))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Reads `momentum=0.9, nesterov=True` as keyword arguments of literals; UserError if it is not that."""
+    try:
+        call = ast.parse(f"options({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        raise UserError(f"optimizer.options={text!r} has to read like 'momentum=0.9, nesterov=True'") from None
+
+
+def _optax_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
+    def takes_learning_rate(candidate: Any) -> bool:
+        return (
+            inspect.isfunction(candidate) and next(iter(inspect.signature(candidate).parameters), "") == "learning_rate"
+        )
+
+    names = [
+        candidate
+        for candidate, value in vars(optax).items()
+        if takes_learning_rate(value) and not candidate.startswith(("_", "scale_by"))
+    ]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"optimizer.name={name!r} is no optimiser of optax; {hint}choose one of {', '.join(sorted(names))}"
+        )
+    return getattr(optax, name)

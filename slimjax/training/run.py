@@ -1,0 +1,216 @@
+"""A run: everything that training, evaluation and calibration need, built and checked before anything compiles."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.nn.plans import check_widths
+from slimjax.tasks.classification.task import create_task
+from slimjax.tasks.task import Task
+from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
+from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, check_platform, data_mesh, group_devices
+from slimjax.training.optimizers import create_optimizer, decay_mask
+from slimjax.training.schedules import create_schedule, duration
+from slimjax.training.state import TrainState, initial_state
+from slimjax.training.step import TrainStep
+from slimjax.training.switches import SwitchRule, create_switch_rule
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often the loop does what it does beside training.
+
+    Attributes:
+      log_every_steps: training metrics.
+      eval_every_steps: evaluations.
+      checkpoint_every_steps: checkpoints.
+    """
+
+    log_every_steps: int
+    eval_every_steps: int
+    checkpoint_every_steps: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run.
+
+    Attributes:
+      config: the whole configuration.
+      workdir: where checkpoints and logs are.
+      task: what is trained.
+      mesh: of all devices.
+      rule: which widths a step runs, and the number of steps.
+      schedule: the learning rate, counted from the beginning of a stage.
+      tx: the optimiser.
+      train_step: the step.
+      cadence: of logs, evaluations and checkpoints.
+      checkpoints: of the workdir.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    task: Task
+    mesh: Mesh
+    rule: SwitchRule
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
+    train_step: TrainStep
+    cadence: Cadence
+    checkpoints: Checkpoints
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier."""
+        return self.task.model.num_classes
+
+    def description(self, step: int) -> Description:
+        """What a checkpoint of this run says of itself after `step` updates."""
+        return describe(self.config, self.num_classes, step)
+
+
+def create_run(config: ConfigDict, workdir: Path) -> Run:
+    """Builds a run.
+
+    Raises:
+      UserError: for whatever in the configuration is unknown, out of range or not at hand.
+    """
+    check_platform(config.platform)
+    if config.init_from:
+        _checkpoints_to_start_from(config).find("latest")
+    mesh = data_mesh()
+    check_batch_size(config.batch_size, mesh.size)
+    groups = group_devices(mesh.size, config.batch_norm_group_size)
+    _check_without_data(config, mesh)
+    task = create_task(config, DATA if groups else None, groups)
+    steps_per_epoch = task.num_train_examples / config.batch_size
+    num_steps = _num_steps(config, steps_per_epoch)
+    schedule = create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
+    tx = create_optimizer(config.optimizer, schedule, decay_mask(task.model))
+    rule = create_switch_rule(config.switch_rule, task.model.widths, num_steps, config.seed)
+    return Run(
+        config=config,
+        workdir=workdir,
+        task=task,
+        mesh=mesh,
+        rule=rule,
+        schedule=schedule,
+        tx=tx,
+        train_step=TrainStep(task, tx, mesh, _is_fused(config, mesh)),
+        cadence=_cadence(config, rule.num_steps, steps_per_epoch),
+        checkpoints=Checkpoints(workdir, config.keep_checkpoints),
+    )
+
+
+def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
+    """Builds once, for any length of an epoch, what can be wrong before the data set is opened, which takes seconds."""
+    steps_per_epoch, num_steps = 1.0, _num_steps(config, steps_per_epoch=1e9)
+    if not 0.0 < config.learning_rate < math.inf:
+        raise UserError(f"learning_rate={config.learning_rate} has to be a positive number")
+    schedule = create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
+    create_optimizer(config.optimizer, schedule, mask=True)
+    create_switch_rule(config.switch_rule, check_widths(config.model.widths), num_steps, config.seed)
+    _is_fused(config, mesh)
+    _cadence(config, num_steps, steps_per_epoch)
+
+
+def _num_steps(config: ConfigDict, steps_per_epoch: float) -> int:
+    num_steps = duration(config, "num_train_steps", "num_epochs", steps_per_epoch)
+    if not num_steps:
+        raise UserError(
+            f"num_train_steps={config.num_train_steps} and num_epochs={config.num_epochs} ask for no step; "
+            "set one of them to at least one step"
+        )
+    return num_steps
+
+
+def _is_fused(config: ConfigDict, mesh: Mesh) -> bool:
+    """Whether the step is one program. `auto`: on accelerators, unless the widths are drawn at random."""
+    choices = {"fused": True, "per_width": False}
+    if config.step_programs == "auto":
+        return mesh.devices.flat[0].platform != "cpu" and config.switch_rule != "sandwich"
+    if config.step_programs not in choices:
+        raise UserError(f"step_programs={config.step_programs!r} is unknown; choose one of auto, {', '.join(choices)}")
+    return choices[config.step_programs]
+
+
+def _cadence(config: ConfigDict, num_steps: int, steps_per_epoch: float) -> Cadence:
+    if config.log_every_steps < 1:
+        raise UserError(f"log_every_steps={config.log_every_steps} has to be at least 1")
+    if config.keep_checkpoints < 1:
+        raise UserError(f"keep_checkpoints={config.keep_checkpoints} has to be at least 1")
+    return Cadence(
+        config.log_every_steps,
+        duration(config, "eval_every_steps", "eval_every_epochs", steps_per_epoch) or num_steps,
+        duration(config, "checkpoint_every_steps", "checkpoint_every_epochs", steps_per_epoch) or num_steps,
+    )
+
+
+def state_shapes(run: Run) -> TrainState:
+    """Shapes, dtypes and shardings of the run's state."""
+    sharding = NamedSharding(run.mesh, REPLICATED)
+    shapes = jax.eval_shape(lambda: initial_state(run.task.model, run.tx, run.config.seed, run.task.image_size))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+
+def new_state(run: Run) -> TrainState:
+    """The state before the first step, of a new network or of another run's weights (`init_from`)."""
+    sharding = NamedSharding(run.mesh, REPLICATED)
+    create = jax.jit(
+        lambda: initial_state(run.task.model, run.tx, run.config.seed, run.task.image_size), out_shardings=sharding
+    )
+    state = create()
+    return _with_weights_of(run, state) if run.config.init_from else state
+
+
+def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:
+    return Checkpoints(Path(config.init_from).expanduser())
+
+
+def _with_weights_of(run: Run, state: TrainState) -> TrainState:
+    source = _checkpoints_to_start_from(run.config)
+    step = source.find("latest")
+    stored = source.description(step)
+    check_same_network(stored, run.config, run.num_classes, source.directory / str(step))
+    weights = source.restore_weights(step, state_shapes(run))
+    source.close()
+    return state.replace(params=weights.params, batch_stats=weights.batch_stats)
+
+
+def restored_state(run: Run, step: int) -> TrainState:
+    """The state of one of the run's own checkpoints.
+
+    Raises:
+      UserError: if it is damaged, of another network, or of a run that this configuration cannot continue.
+    """
+    stored = run.checkpoints.description(step)
+    path = run.checkpoints.directory / str(step)
+    check_same_network(stored, run.config, run.num_classes, path)
+    check_continues(stored, run.config, path)
+    return run.checkpoints.restore(step, state_shapes(run))
+
+
+def trained_weights(run: Run, which: str) -> tuple[int, Any]:
+    """A checkpoint to evaluate.
+
+    Args:
+      run: whose checkpoints they are.
+      which: `latest`, `best`, or a step.
+
+    Returns:
+      The step and a TrainState without an optimiser's state.
+
+    Raises:
+      UserError: if there is no such checkpoint or it is not this network's.
+    """
+    step = run.checkpoints.find(which)
+    stored = run.checkpoints.description(step)
+    check_same_network(stored, run.config, run.num_classes, run.checkpoints.directory / str(step))
+    return step, run.checkpoints.restore_weights(step, state_shapes(run))

@@ -1,0 +1,269 @@
+"""The train step: algorithm 1 of SNet over a mesh of devices.
+
+For each width: switch the batch norm, forward, loss, gradient; sum the gradients; reduce them over the devices once;
+one update. The same local functions are composed in two ways: `fused`, one program for the whole step, and `per_width`,
+one program for each width, which hand the sums on, and one for the update. The second bounds the memory by that of the
+widest width, lets the widths compile in parallel, and compiles at most two programs a width when they are drawn at
+random.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from slimjax.errors import UserError
+from slimjax.nn.convolutions import compiler_options
+from slimjax.nn.tracing import active_masks
+from slimjax.tasks.task import Task, Tree
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT
+from slimjax.training.state import TrainState
+from slimjax.training.switches import Turn
+
+
+class LocalSums(struct.PyTreeNode):
+    """What the widths of a step have left on one device, before anything is reduced.
+
+    Attributes:
+      gradients: of the sum of the losses of the widths so far, like `params`, float32.
+      batch_stats: running statistics, updated by each width in its turn.
+    """
+
+    gradients: Tree
+    batch_stats: Tree
+
+
+class StepMetrics(struct.PyTreeNode):
+    """What a step reports, summed over the devices.
+
+    Attributes:
+      widths: metrics of every width of the step.
+      gradient_norm: global norm of the summed gradients, before clipping.
+    """
+
+    widths: dict[float, Any]
+    gradient_norm: jax.Array
+
+
+def first_width(task: Task, width: float, params: Tree, batch_stats: Tree, batch: Tree) -> tuple[LocalSums, Any]:
+    """Switches to a width, runs it forward and takes the gradient of its loss (SNet, algorithm 1, lines 7-10).
+
+    Returns:
+      The beginning of the step's sums and the metrics of the width, of this device alone.
+    """
+    gradients, (batch_stats, metrics) = jax.grad(task.loss, has_aux=True)(params, batch_stats, batch, width)
+    return LocalSums(gradients, batch_stats), metrics
+
+
+def next_width(task: Task, width: float, params: Tree, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
+    """The same for a further width, added to what the widths before it have left."""
+    new, metrics = first_width(task, width, params, sums.batch_stats, batch)
+    return LocalSums(jax.tree.map(jnp.add, sums.gradients, new.gradients), new.batch_stats), metrics
+
+
+def summed_gradients(
+    task: Task, widths: tuple[float, ...], params: Tree, batch_stats: Tree, batch: Tree
+) -> tuple[LocalSums, dict[float, Any]]:
+    """Gradients of the sum of all widths' losses on one device's share of a batch (SNet, algorithm 1, lines 6-11).
+
+    Args:
+      task: whose loss is differentiated.
+      widths: in the order in which they run.
+      params: the shared parameters at their widest.
+      batch_stats: running statistics of all widths.
+      batch: arrays whose leading axis counts the device's examples.
+
+    Returns:
+      The sums, not yet reduced over devices, and the metrics of every width.
+
+    Raises:
+      UserError: if `widths` is empty.
+    """
+    if not widths:
+        raise UserError("a step needs at least one width")
+    metrics = {}
+    sums, metrics[widths[0]] = first_width(task, widths[0], params, batch_stats, batch)
+    for width in widths[1:]:
+        sums, metrics[width] = next_width(task, width, params, sums, batch)
+    return sums, metrics
+
+
+def reduced_update(
+    tx: optax.GradientTransformation, trained: Tree | None, state: TrainState, sums: LocalSums
+) -> tuple[TrainState, jax.Array]:
+    """Reduces the sums over the devices, once, and updates the parameters (SNet, algorithm 1, line 12).
+
+    Args:
+      tx: the optimiser.
+      trained: which elements of the parameters may change, like `params` with booleans; None lets all change.
+      state: before the step.
+      sums: of this device.
+
+    Returns:
+      The next state and the global norm of the gradients.
+    """
+    gradients, batch_stats = jax.lax.pmean((sums.gradients, sums.batch_stats), DATA)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    if trained is not None:
+        updates = jax.tree.map(lambda update, mask: jnp.where(mask, update, 0.0), updates, trained)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), optax.tree.norm(gradients)
+
+
+def trained_elements(task: Task, turn: Turn) -> Tree | None:
+    """Which elements of the parameters a turn may change: those its widths read and the frozen width does not."""
+    if turn.frozen is None:
+        return None
+    read = [active_masks(task.model, width) for width in turn.widths]
+    trained = jax.tree.map(lambda *masks: sum(masks) > 0, *read)
+    if not turn.frozen:
+        return trained
+    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.frozen))
+
+
+ProgramKey = tuple[str, tuple[float, ...], float | None]
+"""What a compiled program does, for which widths, and what it freezes."""
+
+
+class TrainStep:
+    """Runs steps, compiling what a turn needs when it first comes up."""
+
+    def __init__(self, task: Task, tx: optax.GradientTransformation, mesh: Mesh, fused: bool) -> None:
+        """Prepares the step.
+
+        Args:
+          task: what is trained.
+          tx: the optimiser.
+          mesh: of all devices, with the axis `data`.
+          fused: one program for the whole step rather than one for each width and one for the update.
+        """
+        self.fused = fused
+        self._task, self._tx, self._mesh = task, tx, mesh
+        self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
+
+    def __call__(self, state: TrainState, batch: dict[str, jax.Array], turn: Turn) -> tuple[TrainState, StepMetrics]:
+        """One step; the given state is used up.
+
+        Args:
+          state: replicated over the mesh.
+          batch: arrays split over the mesh by their leading axis.
+          turn: the widths to run and what to leave frozen.
+
+        Returns:
+          The next state and the step's metrics, replicated.
+        """
+        self.compile(state, batch, turn)
+        first, *others, last = self._keys(turn)
+        if self.fused:
+            return self._compiled[last](state, batch)
+        metrics = {}
+        sums, metrics[turn.widths[0]] = self._compiled[first](state.params, state.batch_stats, batch)
+        for key, width in zip(others, turn.widths[1:], strict=True):
+            sums, metrics[width] = self._compiled[key](state.params, sums, batch)
+        state, gradient_norm = self._compiled[last](state, sums)
+        return state, StepMetrics(metrics, gradient_norm)
+
+    def compile(self, state: Tree, batch: Tree, turn: Turn) -> list[jax.stages.Compiled]:
+        """Compiles what a turn needs and has not been compiled yet, programs in parallel.
+
+        Args:
+          state: a TrainState of arrays or of their shapes.
+          batch: arrays of a global batch, or their shapes.
+          turn: the turn to prepare.
+
+        Returns:
+          The programs of the turn, in the order in which they run.
+        """
+        keys = list(dict.fromkeys(self._keys(turn)))
+        if missing := [key for key in keys if key not in self._compiled]:
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
+            with ThreadPoolExecutor(len(missing)) as pool:
+                compiled = pool.map(lambda key: self._lower(key, turn, *shapes).compile(), missing)
+                self._compiled.update(zip(missing, compiled, strict=True))
+        return [self._compiled[key] for key in keys]
+
+    def _keys(self, turn: Turn) -> list[ProgramKey]:
+        if self.fused:
+            return [("fused", turn.widths, turn.frozen)] * 2
+        first, *others = turn.widths
+        frozen_after = turn.widths if turn.frozen is not None else ()
+        return [
+            ("first", (first,), None),
+            *(("next", (width,), None) for width in others),
+            ("update", frozen_after, turn.frozen),
+        ]
+
+    def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
+        kind, widths, _ = key
+        sums = self._stacked(LocalSums(state.params, state.batch_stats))
+        if kind == "first":
+            program = self._jit(self._first(widths[0]), (REPLICATED, REPLICATED, SPLIT), (SPLIT, REPLICATED))
+            return program.lower(state.params, state.batch_stats, batch)
+        if kind == "next":
+            program = self._jit(self._next(widths[0]), (REPLICATED, SPLIT, SPLIT), (SPLIT, REPLICATED), donate=(1,))
+            return program.lower(state.params, sums, batch)
+        update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+        if kind == "update":
+            program = self._jit(
+                lambda state, sums: update(state, _unstack(sums)), (REPLICATED, SPLIT), REPLICATED, donate=(0,)
+            )
+            return program.lower(state, sums)
+        program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
+        return program.lower(state, batch)
+
+    def _first(self, width: float) -> Callable[..., Any]:
+        def program(params: Tree, batch_stats: Tree, batch: Tree) -> tuple[LocalSums, Any]:
+            sums, metrics = first_width(self._task, width, params, batch_stats, batch)
+            return _stack(sums), jax.lax.psum(metrics, DATA)
+
+        return program
+
+    def _next(self, width: float) -> Callable[..., Any]:
+        def program(params: Tree, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
+            sums, metrics = next_width(self._task, width, params, _unstack(sums), batch)
+            return _stack(sums), jax.lax.psum(metrics, DATA)
+
+        return program
+
+    def _whole(self, widths: tuple[float, ...], update: Callable[..., Any]) -> Callable[..., Any]:
+        def program(state: TrainState, batch: Tree) -> tuple[TrainState, StepMetrics]:
+            sums, metrics = summed_gradients(self._task, widths, state.params, state.batch_stats, batch)
+            state, gradient_norm = update(state, sums)
+            return state, StepMetrics(jax.lax.psum(metrics, DATA), gradient_norm)
+
+        return program
+
+    def _jit(self, function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:
+        def shardings(specs: Any) -> Any:
+            return jax.tree.map(
+                lambda spec: NamedSharding(self._mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
+            )
+
+        # With check_vma, differentiating by replicated parameters would reduce every width's gradients by itself.
+        mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(
+            mapped,
+            in_shardings=shardings(in_specs),
+            out_shardings=shardings(out_specs),
+            donate_argnums=donate,
+            compiler_options=compiler_options(self._mesh.devices.flat[0].platform),
+        )
+
+    def _stacked(self, sums: LocalSums) -> LocalSums:
+        """Shapes of the sums as they travel between programs: every device's own along a leading axis."""
+        count = self._mesh.size
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), sums)
+
+
+def _stack(sums: LocalSums) -> LocalSums:
+    return jax.tree.map(lambda leaf: leaf[None], sums)
+
+
+def _unstack(sums: LocalSums) -> LocalSums:
+    return jax.tree.map(lambda leaf: leaf[0], sums)

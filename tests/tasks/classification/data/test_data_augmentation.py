@@ -1,0 +1,74 @@
+"""Pixel augmentations against NumPy."""
+
+import numpy as np
+import pytest
+
+from slimjax.tasks.classification.data import augmentation
+from slimjax.tensorflow_import import tf
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.1, 0.9, (16, 16, 3)).astype(np.float32)
+
+
+def seeds(count: int) -> list[tf.Tensor]:
+    return [tf.constant([7, index], tf.int64) for index in range(count)]
+
+
+def test_flip_mirrors_half_of_the_images(image: np.ndarray) -> None:
+    is_flipped = []
+    for seed in seeds(200):
+        flipped = augmentation.random_flip(tf.constant(image), seed=seed).numpy()
+        is_flipped.append(np.array_equal(flipped, image[:, ::-1]))
+        assert is_flipped[-1] or np.array_equal(flipped, image)
+    assert 70 < sum(is_flipped) < 130
+
+
+def test_shift_reaches_every_offset_of_the_padded_image(image: np.ndarray) -> None:
+    padded = np.pad(image, [(2, 2), (2, 2), (0, 0)])
+    windows = {padded[top : top + 16, left : left + 16].tobytes(): (top, left) for top in range(5) for left in range(5)}
+    shifted = (augmentation.random_shift(tf.constant(image), seed=seed).numpy() for seed in seeds(300))
+    assert {windows[shift.tobytes()] for shift in shifted} == set(windows.values())
+
+
+def test_color_jitter_is_brightness_contrast_saturation(image: np.ndarray) -> None:
+    for seed in seeds(20):
+        brightness, contrast, saturation = tf.random.stateless_uniform([3], seed, 0.6, 1.4, alg="philox").numpy()
+        expected = np.clip(image * brightness, 0, 1)
+        expected = np.clip((expected @ LUMA).mean() * (1 - contrast) + expected * contrast, 0, 1)
+        expected = np.clip((expected @ LUMA)[..., np.newaxis] * (1 - saturation) + expected * saturation, 0, 1)
+        jittered = augmentation.color_jitter(tf.constant(image), strength=0.4, seed=seed).numpy()
+        np.testing.assert_allclose(jittered, expected, atol=1e-5)
+
+
+def test_color_jitter_of_plain_grey_shows_the_range_of_brightness() -> None:
+    grey = tf.fill([4, 4, 3], 0.5)
+    levels = [augmentation.color_jitter(grey, strength=0.4, seed=seed).numpy() for seed in seeds(300)]
+    assert all(np.ptp(level) < 1e-6 for level in levels)
+    means = np.array([level.mean() for level in levels])
+    assert 0.3 <= means.min() < 0.32
+    assert 0.68 < means.max() <= 0.7
+
+
+def test_pca_noise_adds_one_colour_of_the_right_spread(image: np.ndarray) -> None:
+    noise = np.stack(
+        [augmentation.pca_noise(tf.constant(image), stddev=0.1, seed=seed).numpy() - image for seed in seeds(1000)]
+    )
+    np.testing.assert_allclose(noise, np.broadcast_to(noise[:, :1, :1], noise.shape), atol=1e-6)
+    colours = noise[:, 0, 0]
+    assert (np.abs(colours).max(axis=1) > 1e-5).all()
+    # Less than one grey level at times: on 8-bit images such noise would be lost.
+    assert (np.abs(colours).max(axis=1) < 1 / 255).any()
+    vectors, values = np.array(augmentation.EIGENVECTORS), np.array(augmentation.EIGENVALUES)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-3)
+    expected_covariance = vectors @ np.diag((0.1 * values) ** 2) @ vectors.T
+    np.testing.assert_allclose(np.cov(colours.T), expected_covariance, rtol=0.15)
+    assert (np.abs(colours.mean(axis=0)) < 4 * np.sqrt(np.diag(expected_covariance) / 1000)).all()
+
+
+def test_normalization_is_imagenets(image: np.ndarray) -> None:
+    expected = (image - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(augmentation.normalize(tf.constant(image)).numpy(), expected, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,214 @@
+"""The real program in real processes: training, real kills, evaluation, calibration, and every mistake in one line."""
+
+import json
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from slimjax.training.checkpoints import Checkpoints
+
+SMALL = [
+    "--config.model.widths=(0.25,1.0)",
+    "--config.num_train_steps=80",
+    "--config.schedule.warmup_steps=5",
+    "--config.log_every_steps=10",
+    "--config.eval_every_steps=40",
+    "--config.checkpoint_every_steps=20",
+]
+ERROR_ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │ +([\d.]+) │ +([\d.]+) │")
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def arrays_of(workdir, step):
+    """Every array file of a checkpoint, read with plain orbax."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.leaves_with_path(checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "state"))
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def trained(run_program, tmp_path_factory):
+    """A finished run: its workdir and what it printed."""
+    workdir = tmp_path_factory.mktemp("trained")
+    code, out, err = run_program(f"--workdir={workdir}", *SMALL)
+    assert code == 0, err
+    return workdir, out, err
+
+
+def test_training_prints_figures_and_where_things_are(trained):
+    workdir, out, err = trained
+    rows = ERROR_ROW.findall(out)
+    assert [row[0] for row in rows] == ["0.25", "1"]
+    assert str(workdir / "checkpoints") in out
+    assert str(workdir / "metrics.jsonl") in out
+    assert "compiling the train step" in err
+    assert "training 80/80, 0 s left: loss 0.25:" in err
+    assert "\x1b" not in out + err, "no terminal, no escape codes"
+    assert "oneDNN" not in err
+    assert list((workdir / "tensorboard").glob("events*"))
+
+
+def test_metrics_are_written_per_width(trained):
+    lines = lines_of(trained[0])
+    train = [line for line in lines if "train/learning_rate" in line]
+    assert [line["step"] for line in train] == list(range(10, 81, 10))
+    for name in ("loss", "top1_error", "top5_error"):
+        for width in ("0.25", "1"):
+            assert f"train/{name}/width_{width}" in train[-1]
+            assert [line["step"] for line in lines if f"eval/{name}/width_{width}" in line] == [40, 80]
+    assert {"train/images_per_second", "train/gradient_norm"} <= train[-1].keys()
+    # The cosine's value at the last step of each line, after 5 steps of warm-up to .1.
+    expected = [0.05 * (1 + np.cos(np.pi * (line["step"] - 1 - 5) / 75)) for line in train]
+    # The cosine is computed in float32: near the end 1 + cos loses digits.
+    np.testing.assert_allclose([line["train/learning_rate"] for line in train], expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_killed_run_goes_on_to_bit_identical_parameters(trained, start_program, tmp_path):
+    uninterrupted, workdir = trained[0], tmp_path / "killed"
+    process = start_program(f"--workdir={workdir}", *SMALL)
+    wait_for((workdir / "checkpoints" / "20").exists, process)
+    process.kill()
+    process.wait()
+    process = start_program(f"--workdir={workdir}", *SMALL)
+    seen = lines_of(workdir)[-1]["step"]
+    wait_for(lambda: lines_of(workdir)[-1]["step"] > max(seen, 20), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert re.search(rf"resuming {workdir} from step \d+ of 80", err)
+    stopped = int(re.search(r"SIGTERM: saved step (\d+)", err)[1])
+    assert 20 < stopped < 80
+    process = start_program(f"--workdir={workdir}", *SMALL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"resuming {workdir} from step {stopped} of 80" in err
+    for (path, value), (_, expected) in zip(arrays_of(workdir, 80), arrays_of(uninterrupted, 80), strict=True):
+        np.testing.assert_array_equal(value, expected, err_msg=str(path))
+    steps = [line["step"] for line in lines_of(workdir) if "train/learning_rate" in line]
+    assert steps == sorted(set(steps)), "lines of steps that were done again are dropped"
+
+
+def test_ctrl_c_saves_and_exits_with_130(start_program, tmp_path):
+    process = start_program(f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=100000")
+    wait_for((tmp_path / "checkpoints" / "20").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    stopped = int(re.search(r"SIGINT: saved step (\d+)", err)[1])
+    assert (tmp_path / "checkpoints" / str(stopped)).exists()
+    assert "Traceback" not in err
+
+
+def test_a_finished_run_says_so_and_evaluates(trained, run_program):
+    code, out, err = run_program(f"--workdir={trained[0]}", *SMALL)
+    assert code == 0
+    assert "is trained to step 80 already" in err
+    assert ERROR_ROW.findall(out) == ERROR_ROW.findall(trained[1])
+
+
+def test_evaluation_needs_the_workdir_alone_and_agrees(trained, run_program):
+    code, out, err = run_program(f"--workdir={trained[0]}", "--mode=eval", "--config.batch_size=50")
+    assert code == 0, err
+    assert ERROR_ROW.findall(out) == ERROR_ROW.findall(trained[1])
+
+
+def test_calibration_writes_a_workdir_that_evaluates(trained, run_program):
+    code, out, err = run_program(f"--workdir={trained[0]}", "--mode=calibrate")
+    assert code == 0, err
+    calibrated = trained[0] / "calibrated"
+    code, again, _ = run_program(f"--workdir={calibrated}", "--mode=eval", "--checkpoint=best")
+    assert code == 0
+    assert ERROR_ROW.findall(again) == ERROR_ROW.findall(out)
+    before, after = (dict(arrays_of(workdir, 80)) for workdir in (trained[0], calibrated))
+    for path in before:
+        changed = (np.asarray(before[path]) != np.asarray(after[path])).any()
+        if ".params" in str(path) or "'params'" in str(path):
+            assert not changed, path
+        if "'batch_stats'" in str(path):
+            assert changed, path
+
+
+def test_the_newest_and_the_best_checkpoints_stay(trained):
+    steps = Checkpoints(trained[0]).steps()
+    assert steps[-3:] == [40, 60, 80]
+    errors = {
+        line["step"]: np.mean([line[f"eval/top1_error/width_{w}"] for w in ("0.25", "1")])
+        for line in lines_of(trained[0])
+        if "eval/top1_error/width_1" in line
+    }
+    assert Checkpoints(trained[0]).find("best") == min(errors, key=lambda step: (errors[step], -step))
+
+
+@pytest.mark.parametrize("part", ["state", "description"])
+def test_a_truncated_checkpoint_is_refused_by_name(trained, run_program, tmp_path, part):
+    workdir = tmp_path / "truncated"
+    shutil.copytree(trained[0], workdir)
+    newest = workdir / "checkpoints" / "80"
+    for path in (newest / part).rglob("*"):
+        if path.is_file() and not path.name.startswith("_"):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = run_program(f"--workdir={workdir}", *SMALL)
+    assert code == 2
+    assert str(newest) in err
+    assert "delete" in err
+    assert "Traceback" not in err
+    shutil.rmtree(newest)
+    code, _, err = run_program(f"--workdir={workdir}", *SMALL)
+    assert code == 0
+    assert "from step 60 of 80" in err
+
+
+def test_a_new_run_starts_from_anothers_weights(trained, run_program, tmp_path):
+    code, _, err = run_program(
+        f"--workdir={tmp_path}", f"--config.init_from={trained[0]}", *SMALL, "--config.num_train_steps=6"
+    )
+    assert code == 0
+    assert f"starting from the weights of {trained[0]}" in err
+    first = next(line for line in lines_of(tmp_path) if "train/learning_rate" in line)
+    assert first["train/top1_error/width_1"] < 20, "a new network is wrong nine times out of ten"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(run_program, tmp_path):
+    arguments = [*SMALL, "--config.schedule.name=multistep", "--config.schedule.boundaries_steps=(30,)"]
+    code, _, err = run_program(f"--workdir={tmp_path}", *arguments, "--config.schedule.factor=1e30")
+    assert code == 2
+    assert re.search(r"error: the (loss of width (0.25|1)|norm of the summed gradients) is (nan|inf) at step 3\d", err)
+    assert "the last good checkpoint is of step 20" in err
+    assert "Traceback" not in err
+    assert Checkpoints(tmp_path).steps() == [20]
+    assert all(np.isfinite(value).all() for _, value in arrays_of(tmp_path, 20))
+
+
+MISFITS = {
+    "--workdir=T --mode=eval --checkpoint=7": "checkpoint='7' is not there; choose latest, best, or one of the steps",
+    "--workdir=T --config.model.widths=(0.5,1.0)": "model.widths: (0.25, 1.0) in the checkpoint, (0.5, 1.0) here",
+    "--workdir=T --config.model.name=mobilenet_v2_tiny": "model.name: mobilenet_v1_tiny in the checkpoint",
+    "--workdir=T --config.model.widths=(0.25,1.0) --config.batch_size=32": "batch_size: 64 in the checkpoint, 32 here",
+}
+
+
+@pytest.mark.parametrize("arguments", MISFITS)
+def test_what_does_not_fit_the_checkpoints_is_one_line(trained, run_program, arguments):
+    code, out, err = run_program(*arguments.replace("=T", f"={trained[0]}").split())
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert MISFITS[arguments] in err
+    assert not out

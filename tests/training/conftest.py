@@ -1,0 +1,30 @@
+"""Tasks without an input pipeline, and meshes of one and of eight devices."""
+
+import jax
+import pytest
+from slimjax.configs import default
+
+from slimjax import create_model
+from slimjax.tasks.classification.data import DatasetInfo
+from slimjax.tasks.classification.task import ClassificationTask
+from slimjax.training.mesh import data_mesh
+
+WIDTHS = (0.25, 0.5, 1.0)
+
+
+@pytest.fixture(scope="session")
+def make_task():
+    def make(name="mobilenet_v1_tiny", widths=WIDTHS, **options):
+        config = default.get_config()
+        model = create_model(name, widths, 10, **options)
+        info = DatasetInfo("digits", 10, 1438, 359, tuple("0123456789"))
+        return ClassificationTask(config, model, info)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def meshes():
+    """By the number of devices."""
+    one = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    return {1: one, 8: data_mesh()}

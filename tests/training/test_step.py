@@ -1,0 +1,220 @@
+"""The step against algorithm 1 written out with separate gradients and NumPy, on one device and on eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+from jax.sharding import NamedSharding, PartitionSpec
+from sklearn.datasets import load_digits
+
+from slimjax import UserError
+from slimjax.analysis.collectives import all_reduces
+from slimjax.training.mesh import put_batch
+from slimjax.training.optimizers import decay_mask
+from slimjax.training.state import initial_state
+from slimjax.training.step import TrainStep, summed_gradients
+from slimjax.training.switches import Turn, create_switch_rule
+
+LEARNING_RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-2
+
+
+def digits(count, size=8):
+    """The first digits: image [count, size, size, 3] and label [count]."""
+    bunch = load_digits()
+    images = np.repeat(bunch.images[:count, :, :, None] / 8 - 1, 3, axis=-1).astype(np.float32)
+    return {"image": images.repeat(size // 8, 1).repeat(size // 8, 2), "label": bunch.target[:count].astype(np.int32)}
+
+
+def sgd(task):
+    decay = optax.add_decayed_weights(DECAY, decay_mask(task.model))
+    return optax.chain(decay, optax.sgd(LEARNING_RATE, momentum=MOMENTUM, nesterov=True))
+
+
+def state_on(task, tx, mesh):
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda: initial_state(task.model, tx, 0, 8), out_shardings=replicated)()
+
+
+def run_steps(task, mesh, fused, turns, count=16):
+    tx = sgd(task)
+    state, step = state_on(task, tx, mesh), TrainStep(task, tx, mesh, fused)
+    for turn in turns:
+        state, metrics = step(state, put_batch(mesh, digits(count)), turn)
+    return jax.device_get((state, metrics))
+
+
+def assert_trees_close(actual, expected, rtol, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
+
+
+@pytest.fixture(scope="module")
+def task(make_task):
+    return make_task()
+
+
+@pytest.fixture(scope="module")
+def separate(task):
+    """Algorithm 1 by hand: each width's own gradient, statistics threaded from one width to the next."""
+    variables = jax.device_get(jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
+    batch, statistics, gradients, losses = digits(16), variables["batch_stats"], [], {}
+    for width in task.model.widths[::-1]:
+
+        def loss(params, statistics, width=width):
+            logits, updated = task.model.apply(
+                {"params": params, "batch_stats": statistics},
+                batch["image"],
+                width=width,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1)
+            return -jnp.mean(picked), updated["batch_stats"]
+
+        (losses[width], statistics), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+            variables["params"], statistics
+        )
+        gradients.append(jax.device_get(gradient))
+    return variables["params"], gradients, jax.device_get(statistics), losses
+
+
+def test_summed_gradient_is_the_sum_of_separate_ones(task, separate):
+    params, gradients, statistics, _ = separate
+    initial = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["batch_stats"]
+    sums, _ = jax.jit(lambda p, s, b: summed_gradients(task, task.model.widths[::-1], p, s, b))(
+        params, initial, digits(16)
+    )
+    assert_trees_close(sums.gradients, jax.tree.map(lambda *parts: sum(parts), *gradients), rtol=1e-3, atol=1e-5)
+    assert_trees_close(sums.batch_stats, statistics, rtol=1e-4, atol=1e-6)
+
+
+def test_no_widths_is_an_error(task):
+    with pytest.raises(UserError, match="at least one width"):
+        summed_gradients(task, (), {}, {}, {})
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_one_step_is_algorithm_1_with_one_update(task, separate, meshes, fused):
+    params, gradients, statistics, losses = separate
+    state, metrics = run_steps(task, meshes[1], fused, [Turn(task.model.widths[::-1])])
+
+    def updated(path, weight, gradient):
+        role_decays = path[-1] == "kernel" and "depthwise" not in path[-3]
+        gradient = gradient + DECAY * weight * role_decays
+        # Nesterov from zero momentum: the velocity is the gradient, looked ahead once more.
+        return weight - LEARNING_RATE * (gradient + MOMENTUM * gradient)
+
+    total = flatten_dict(jax.tree.map(lambda *parts: sum(parts), *gradients))
+    actual = flatten_dict(state.params)
+    for path, weight in flatten_dict(params).items():
+        np.testing.assert_allclose(
+            actual[path], updated(("", "", *path), weight, total[path]), rtol=1e-3, atol=1e-5, err_msg=str(path)
+        )
+    assert_trees_close(state.batch_stats, statistics, rtol=1e-4, atol=1e-6)
+    assert state.step == 1
+    for width, loss in losses.items():
+        np.testing.assert_allclose(metrics.widths[width].compute()["loss"], loss, rtol=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in total.values()))
+    np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-4)
+
+
+def test_eight_devices_agree_with_one_where_batch_norm_spans_them(make_task, task, meshes):
+    turns = [Turn(task.model.widths[::-1])] * 2
+    spanning = make_task(batch_norm_axis="data")
+    one, one_metrics = run_steps(task, meshes[1], False, turns)
+    for fused in (True, False):
+        eight, eight_metrics = run_steps(spanning, meshes[8], fused, turns)
+        # Sums over 16 images in another order, through two steps.
+        assert_trees_close(eight.params, one.params, rtol=2e-3, atol=2e-4)
+        assert_trees_close(eight.batch_stats, one.batch_stats, rtol=2e-3, atol=2e-4)
+        np.testing.assert_allclose(eight_metrics.gradient_norm, one_metrics.gradient_norm, rtol=1e-3)
+        for width, metrics in one_metrics.widths.items():
+            np.testing.assert_allclose(
+                eight_metrics.widths[width].compute()["loss"], metrics.compute()["loss"], rtol=1e-3
+            )
+
+
+def test_statistics_stay_on_the_device(task, meshes):
+    """Eight devices with two images each: the running mean moves by the mean of the devices' own updates."""
+    state, _ = run_steps(task, meshes[8], False, [Turn((1.0,))])
+    variables = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    images = digits(16)["image"]
+    of_devices = [
+        task.model.apply(variables, images[i : i + 2], width=1.0, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        for i in range(0, 16, 2)
+    ]
+    assert_trees_close(
+        state.batch_stats, jax.tree.map(lambda *parts: np.mean(parts, 0), *of_devices), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_parameters_cross_the_wire_once_whatever_the_number_of_widths(make_task, meshes, fused):
+    for widths in [(1.0,), (0.25, 0.5, 1.0), (0.25, 0.35, 0.5, 0.75, 1.0)]:
+        task = make_task(widths=widths)
+        tx = sgd(task)
+        state = jax.eval_shape(lambda task=task, tx=tx: initial_state(task.model, tx, 0, 8))
+        programs = TrainStep(task, tx, meshes[8], fused).compile(state, digits(16), Turn(widths[::-1]))
+        sizes = {
+            name: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for name, tree in (("params", state.params), ("statistics", state.batch_stats))
+        }
+        # Every width adds 6 scalars of metrics.
+        sent = all_reduces(programs).bytes
+        assert sizes["params"] + sizes["statistics"] <= sent <= sum(sizes.values()) + 4 * 6 * len(widths)
+
+
+def test_a_step_of_one_width_leaves_the_others_statistics_and_batch_norms_alone(task, meshes):
+    before = jax.device_get(state_on(task, sgd(task), meshes[1]))
+    after, _ = run_steps(task, meshes[1], False, [Turn((0.5,))])
+    for path, value in flatten_dict(before.batch_stats).items():
+        assert (value != flatten_dict(after.batch_stats)[path]).any() == ("switch_1" in path), path
+    for path, value in flatten_dict(before.params).items():
+        if "switch_0" in path or "switch_2" in path:
+            np.testing.assert_array_equal(value, flatten_dict(after.params)[path])
+
+
+def test_incremental_training_freezes_what_narrower_widths_have_learned(task, meshes):
+    rule = create_switch_rule("incremental", task.model.widths, 2, seed=0)
+    assert rule.num_steps == 6
+    tx = sgd(task)
+    state, step = state_on(task, tx, meshes[1]), TrainStep(task, tx, meshes[1], False)
+    stem = ("stem", "conv", "kernel")
+    stems = [flatten_dict(jax.device_get(state.params))[stem]]
+    for number in range(rule.num_steps):
+        state, _ = step(state, put_batch(meshes[1], digits(16)), rule.turn(number))
+        stems.append(flatten_dict(jax.device_get(state.params))[stem])
+    # 8, 16 and 32 channels at the three widths; two steps of each. Weight decay must not touch the frozen either.
+    for number, (first, last) in enumerate([(0, 8), (0, 8), (8, 16), (8, 16), (16, 32), (16, 32)]):
+        changed = (stems[number] != stems[number + 1]).any(axis=(0, 1, 2))
+        assert changed[first:last].all()
+        assert not changed[:first].any()
+        assert not changed[last:].any()
+
+
+def test_random_widths_come_from_the_step_and_seed_alone():
+    widths = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)
+    turns = [create_switch_rule("sandwich", widths, 100, seed=3).turn(step) for step in range(100)]
+    assert turns == [create_switch_rule("sandwich", widths, 100, seed=3).turn(step) for step in range(100)]
+    assert turns != [create_switch_rule("sandwich", widths, 100, seed=4).turn(step) for step in range(100)]
+    for turn in turns:
+        assert len(turn.widths) == 4
+        assert (turn.widths[0], turn.widths[-1]) == (1.0, 0.25)
+    assert {width for turn in turns for width in turn.widths} == set(widths)
+
+
+def test_random_widths_compile_at_most_two_programs_a_width(make_task, meshes):
+    task = make_task(widths=(0.25, 0.5, 0.75, 1.0, 1.25))
+    tx = sgd(task)
+    state, step = state_on(task, tx, meshes[1]), TrainStep(task, tx, meshes[1], False)
+    rule = create_switch_rule("sandwich", task.model.widths, 8, seed=0)
+    assert len({rule.turn(number).widths for number in range(8)}) == 3
+    for number in range(8):
+        step.compile(state, put_batch(meshes[1], digits(16)), rule.turn(number))
+    assert len(step._compiled) == 1 + 4 + 1
+
+
+def test_an_unknown_rule_is_named():
+    with pytest.raises(UserError, match="switch_rule='some' is unknown; choose one of all, sandwich, incremental"):
+        create_switch_rule("some", (1.0,), 1, 0)
