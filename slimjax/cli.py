@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from slimjax.errors import UserError
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def run(main: Callable[[], int], default_config: str) -> NoReturn:
@@ -27,6 +28,8 @@ def run(main: Callable[[], int], default_config: str) -> NoReturn:
             return main()
         except UserError as error:
             return _fail(str(error))
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
     logging.set_verbosity(logging.ERROR)
     app.run(guarded, flags_parser=lambda argv: _parse(argv, default_config))

@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_to_bit_identical_parameters(trained, start_program
     process = start_program(f"--workdir={workdir}", *SMALL)
     wait_for((workdir / "checkpoints" / "20").exists, process)
     process.kill()
-    process.wait()
+    process.communicate()
     process = start_program(f"--workdir={workdir}", *SMALL)
     seen = lines_of(workdir)[-1]["step"]
     wait_for(lambda: lines_of(workdir)[-1]["step"] > max(seen, 20), process)

@@ -70,6 +70,8 @@ class Checkpoints:
                 best_mode="min",
                 cleanup_tmp_directories=True,
                 save_root_metadata=False,
+                # orbax would otherwise leave out, in silence, a checkpoint that falls due while one is being written.
+                enable_should_save_is_saving_in_progress_check=False,
             ),
             item_names=("state", "description"),
         )
@@ -90,7 +92,7 @@ class Checkpoints:
           best_figure: the one whose mean over the widths decides which checkpoint is the best.
         """
         metrics = {MEAN_ERROR: sum(f[best_figure] for f in figures.values()) / len(figures)} if figures else None
-        self._manager.save(
+        saved = self._manager.save(
             description.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
@@ -98,6 +100,8 @@ class Checkpoints:
             ),
             metrics=metrics,
         )
+        if not saved:
+            raise RuntimeError(f"orbax declined to save step {description.step} in {self.directory}")
 
     def description(self, step: int) -> Description:
         """What the checkpoint of a step says of itself.

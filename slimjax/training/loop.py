@@ -61,17 +61,18 @@ def train(run: Run) -> Outcome:
         for step in range(start, run.rule.num_steps):
             state = _step(run, state, step, batches, log, first=step == start)
             done, last = step + 1, step + 1 == run.rule.num_steps
-            stops = signals.received is not None
-            saves = last or stops or done % run.cadence.checkpoint_every_steps == 0
+            # Asked once a step: a signal that comes later in it is for the next one, which then saves.
+            stopped_by = signals.received
+            saves = last or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0
             if saves or done % run.cadence.log_every_steps == 0:
                 log.write(done)
             figures = {}
-            if last or (done % run.cadence.eval_every_steps == 0 and not stops):
+            if last or (done % run.cadence.eval_every_steps == 0 and not stopped_by):
                 figures = log.evaluation(done, evaluate(state.params, state.batch_stats))
             if saves:
                 run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
-            if signals.received is not None:
-                progress.say(f"{signals.received.name}: saved step {done}; the same command goes on from there")
+            if stopped_by is not None:
+                progress.say(f"{stopped_by.name}: saved step {done}; the same command goes on from there")
                 break
         run.checkpoints.wait()
         log.close()
