@@ -40,7 +40,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, since compiling takes longer than many a run; JAX's own settings win."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "slimjax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

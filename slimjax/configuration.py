@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from slimjax.configs import default
 from slimjax.errors import UserError
 
-
 EXCLUSIVE = (
     ("num_train_steps", "num_epochs"),
     ("eval_every_steps", "eval_every_epochs"),

@@ -20,7 +20,8 @@ from slimjax.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. configs/default.py has every key and its unit.",
+    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. "
+    "configs/default.py has every key and its unit.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs. A run that is there is resumed.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "calibrate"], "What to do.")
