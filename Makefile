@@ -36,3 +36,6 @@ format: $(STAMP)
 lock: $(STAMP)
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --extra test --extra dev setup.cfg --output-file requirements.lock
+
+bench: $(STAMP)
+	$(RUN) experiments/benchmarks/train_step.py

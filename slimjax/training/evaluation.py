@@ -12,7 +12,7 @@ from slimjax.errors import UserError
 from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Batch, Figures, Task, Tree
-from slimjax.training.mesh import DATA, REPLICATED, SPLIT, put_batch
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, put_batch, settled
 
 
 class Evaluator:
@@ -35,7 +35,7 @@ class Evaluator:
             if not self._programs:
                 self._compile(params, batch_stats, batch)
             for width, program in self._programs.items():
-                metrics = program(params, batch_stats, batch)
+                metrics = settled(self._mesh, program(params, batch_stats, batch))
                 totals[width] = totals[width].merge(metrics) if width in totals else metrics
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
@@ -98,7 +98,7 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     for host_batch in batches:
         batch = put_batch(mesh, {"image": host_batch["image"]})
         for program in programs.values():
-            totals = program(params, batch_stats, totals, batch)
+            totals = settled(mesh, program(params, batch_stats, totals, batch))
         count += 1
     if not count:
         raise UserError("calibration needs at least one batch; raise calibration_batches")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from clu import metric_writers
 from jax.sharding import NamedSharding
 
 from slimjax.errors import UserError
@@ -15,7 +14,7 @@ from slimjax.tasks.task import Batch, Figures
 from slimjax.training.checkpoints import changed_settings
 from slimjax.training.evaluation import Evaluator, figures_of
 from slimjax.training.mesh import REPLICATED, put_batch
-from slimjax.training.metric_writers import create_writer, scalars_of
+from slimjax.training.metric_writers import MetricWriter, create_writer, scalars_of
 from slimjax.training.progress import Progress, announced, figures_line
 from slimjax.training.run import Run, new_state, restored_state
 from slimjax.training.signals import StopSignals
@@ -55,7 +54,7 @@ def train(run: Run) -> Outcome:
         if start >= run.rule.num_steps:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
             return Outcome(state, start, evaluate(state.params, state.batch_stats), 0)
-        log = _Log(run, create_writer(run.workdir, start) if leads else metric_writers.MultiWriter([]), progress)
+        log = _Log(run, create_writer(run.workdir, start, leads), progress)
         batches = run.task.train_batches(start)
         figures: dict[float, Figures] = {}
         for step in range(start, run.rule.num_steps):
@@ -114,7 +113,7 @@ class _Log:
     """Collects the steps' metrics on the device and fetches them when a line is due: the loop never waits otherwise."""
 
     run: Run
-    writer: metric_writers.MetricWriter
+    writer: MetricWriter
     progress: Progress
     pending: list[tuple[int, Turn, StepMetrics]] = field(default_factory=list)
     clock: float = field(default_factory=time.monotonic)

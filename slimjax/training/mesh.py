@@ -1,5 +1,7 @@
 """Devices: one mesh with a single axis `data`, over which batches are split and everything else is replicated."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -64,6 +66,17 @@ def group_devices(device_count: int, group_size: int) -> tuple[tuple[int, ...], 
     if group_size == 1:
         return None
     return tuple(tuple(range(first, first + group_size)) for first in range(0, device_count, group_size))
+
+
+def settled(mesh: Mesh, values: Any) -> Any:
+    """The values, waited for where several programs in flight could block each other.
+
+    Several devices of one CPU share a pool of threads. A program that waits in a collective for a device whose thread
+    another program has taken waits for ever, so there only one program runs at a time. Real devices have their queues.
+    """
+    if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
+        jax.block_until_ready(values)
+    return values
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

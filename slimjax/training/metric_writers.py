@@ -10,13 +10,14 @@ import numpy as np
 # Before clu, which imports TensorFlow with all its chatter.
 import slimjax.tensorflow_import  # noqa: F401  isort: skip
 from clu import metric_writers
+from clu.metric_writers import MetricWriter
 
 from slimjax.tasks.task import Figures
 
 JSON_LINES = "metrics.jsonl"
 
 
-class JsonLinesWriter(metric_writers.MetricWriter):
+class JsonLinesWriter(MetricWriter):
     """Appends one JSON object for each step: `{"step": 20, "train/loss/width_0.5": 1.3, ...}`."""
 
     def __init__(self, path: Path, start_step: int) -> None:
@@ -49,8 +50,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     write_summaries = _unsupported
 
 
-def create_writer(workdir: Path, start_step: int) -> metric_writers.MetricWriter:
-    """A writer of both kinds, for the process that writes logs."""
+def create_writer(workdir: Path, start_step: int, leads: bool) -> MetricWriter:
+    """A writer of both kinds for the process that writes logs, and one that writes nothing for the others."""
+    if not leads:
+        return metric_writers.MultiWriter([])
     lines = JsonLinesWriter(workdir / JSON_LINES, start_step)
     return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / "tensorboard")), lines])
 

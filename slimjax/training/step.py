@@ -22,7 +22,7 @@ from slimjax.errors import UserError
 from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
-from slimjax.training.mesh import DATA, REPLICATED, SPLIT
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, settled
 from slimjax.training.state import TrainState
 from slimjax.training.switches import Turn
 
@@ -161,13 +161,16 @@ class TrainStep:
         self.compile(state, batch, turn)
         first, *others, last = self._keys(turn)
         if self.fused:
-            return self._compiled[last](state, batch)
+            return self._run(last, state, batch)
         metrics = {}
-        sums, metrics[turn.widths[0]] = self._compiled[first](state.params, state.batch_stats, batch)
+        sums, metrics[turn.widths[0]] = self._run(first, state.params, state.batch_stats, batch)
         for key, width in zip(others, turn.widths[1:], strict=True):
-            sums, metrics[width] = self._compiled[key](state.params, sums, batch)
-        state, gradient_norm = self._compiled[last](state, sums)
+            sums, metrics[width] = self._run(key, state.params, sums, batch)
+        state, gradient_norm = self._run(last, state, sums)
         return state, StepMetrics(metrics, gradient_norm)
+
+    def _run(self, key: ProgramKey, *arguments: Tree) -> Any:
+        return settled(self._mesh, self._compiled[key](*arguments))
 
     def compile(self, state: Tree, batch: Tree, turn: Turn) -> list[jax.stages.Compiled]:
         """Compiles what a turn needs and has not been compiled yet, programs in parallel.

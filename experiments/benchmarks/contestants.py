@@ -1,0 +1,97 @@
+"""What the train-step benchmark runs: each contestant in a process of its own, one step for every line it is sent.
+
+    python contestants.py CONTESTANT MODEL BATCH_SIZE IMAGE_SIZE
+
+It prints a line of JSON once it is ready, and then the seconds of a step for each line that it reads.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+WIDTHS = {"mobilenet_v1": (0.25, 0.5, 0.75, 1.0), "mobilenet_v2": (0.35, 0.5, 0.75, 1.0)}
+JAX_CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals")
+CONTESTANTS = (*JAX_CONTESTANTS, "pytorch")
+
+
+def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> tuple[Any, Any]:
+    """A compiled train step on random images.
+
+    Returns:
+      A function without arguments that runs a step to its end, and its compile seconds and temporary bytes a program.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from slimjax.configs import default
+
+    from slimjax import create_model
+    from slimjax.tasks.classification.data import DatasetInfo
+    from slimjax.tasks.classification.task import ClassificationTask
+    from slimjax.training.mesh import data_mesh, put_batch
+    from slimjax.training.optimizers import create_optimizer, decay_mask
+    from slimjax.training.state import initial_state
+    from slimjax.training.step import TrainStep
+    from slimjax.training.switches import Turn
+
+    config, mesh = default.get_config(), data_mesh()
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    model = create_model(name, widths, 1000, dtype=dtype)
+    task = ClassificationTask(config, model, DatasetInfo("random", 1000, batch_size, batch_size, ()))
+    tx = create_optimizer(config.optimizer, lambda step: 0.045, decay_mask(model))
+    rng, turn = np.random.default_rng(0), Turn(widths[::-1])
+    images = rng.standard_normal((batch_size, image_size, image_size, 3), np.float32)
+    batch = put_batch(mesh, {"image": images, "label": rng.integers(0, 1000, batch_size, np.int32)})
+    state = jax.jit(lambda: initial_state(model, tx, 0, image_size))()
+    step = TrainStep(task, tx, mesh, fused)
+    began = time.perf_counter()
+    programs = step.compile(state, batch, turn)
+    about = {
+        "compile_s": round(time.perf_counter() - began, 2),
+        "temporary_bytes": [program.memory_analysis().temp_size_in_bytes for program in programs],
+    }
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = step(state, batch, turn)
+        jax.block_until_ready((state, metrics))
+
+    return run, about
+
+
+def contestant(which: str, name: str, batch_size: int, image_size: int) -> tuple[Callable[[], None], dict[str, Any]]:
+    """A contestant's step, over all widths of the model, and what it took to build."""
+    widths = WIDTHS[name]
+    if which == "pytorch":
+        from torch_mobilenets import make_step
+
+        return make_step(name, widths, batch_size, image_size), {}
+    if which != "individuals":
+        return jax_steps(name, widths, which == "slimmable_fused", batch_size, image_size)
+    parts = [jax_steps(name, (width,), True, batch_size, image_size) for width in widths]
+
+    def run() -> None:
+        for step, _ in parts:
+            step()
+
+    about = {key: [about[key] for _, about in parts] for key in ("compile_s", "temporary_bytes")}
+    return run, about
+
+
+def main() -> None:
+    """Serves steps until the input ends."""
+    which, name, batch_size, image_size = sys.argv[1:]
+    step, about = contestant(which, name, int(batch_size), int(image_size))
+    for _ in range(2):
+        step()
+    print(json.dumps(about), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        step()
+        print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    main()

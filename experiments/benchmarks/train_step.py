@@ -1,0 +1,157 @@
+"""Times the train step of all widths against individual networks doing the same work, and against PyTorch.
+
+    python experiments/benchmarks/train_step.py                      both MobileNets, 224 px, batch 8, 4 widths
+    python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
+
+Every contestant is a process of its own; rounds run one step of each in turn, and the ratios are medians over the
+rounds, so that a machine whose speed drifts does not favour anybody. Needs `pip install slimjax[torch]` for the
+comparison with PyTorch, which is left out where PyTorch is absent. Writes a record beside this file.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from contestants import CONTESTANTS, JAX_CONTESTANTS, WIDTHS
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+
+
+class Server:
+    """A contestant's process."""
+
+    def __init__(self, which: str, name: str, batch_size: int, image_size: int) -> None:
+        """Starts it and waits until it has compiled and warmed up."""
+        command = [sys.executable, str(HERE / "contestants.py"), which, name, str(batch_size), str(image_size)]
+        # A compilation that is read back from a cache takes no time worth reporting.
+        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.about: dict[str, Any] = json.loads(self._read())
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a contestant ended: {self._process.args}")
+        return line
+
+
+def measure(name: str, batch_size: int, image_size: int, rounds: int, console: Console) -> dict[str, Any]:
+    """The record of one model: seconds of every round and what each contestant took to build."""
+    servers = {}
+    for which in CONTESTANTS if importlib.util.find_spec("torch") else JAX_CONTESTANTS:
+        console.print(f"{name}: building {which}")
+        servers[which] = Server(which, name, batch_size, image_size)
+    seconds: dict[str, list[float]] = {which: [] for which in servers}
+    for number in range(rounds):
+        for which, server in servers.items():
+            seconds[which].append(server.step())
+        console.print(f"{name}: round {number + 1} of {rounds}")
+    for server in servers.values():
+        server.close()
+    return {
+        "model": name,
+        "widths": WIDTHS[name],
+        "seconds": seconds,
+        "built": {which: server.about for which, server in servers.items()},
+        "ratios": {
+            f"{ours} / {other}": round(
+                statistics.median(a / b for a, b in zip(seconds[ours], seconds[other], strict=True)), 3
+            )
+            for ours in ("slimmable_per_width", "slimmable_fused")
+            for other in ("individuals", "pytorch")
+            if other in seconds
+        },
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Device, versions and commit, for the record."""
+    import jax
+
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
+    packages = ["jax", "jaxlib", "flax"] + (["torch"] if importlib.util.find_spec("torch") else [])
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def print_record(record: dict[str, Any], console: Console) -> None:
+    """A table of medians and ratios."""
+    table = Table("model", "contestant", "median s", "min s", "compile s", "largest temporary MB")
+    for row in record["models"]:
+        for which, seconds in row["seconds"].items():
+            built = row["built"][which]
+            compiled = built.get("compile_s", "")
+            temporary = max(map(_largest, built["temporary_bytes"])) / 1e6 if built else ""
+            table.add_row(
+                row["model"],
+                which,
+                f"{statistics.median(seconds):.3f}",
+                f"{min(seconds):.3f}",
+                f"{sum(compiled) if isinstance(compiled, list) else compiled}",
+                f"{temporary:.0f}" if built else "",
+            )
+    console.print(table)
+    for row in record["models"]:
+        for pair, ratio in row["ratios"].items():
+            console.print(f"{row['model']}: {pair} = {ratio}")
+
+
+def _largest(sizes: Any) -> int:
+    return max(map(_largest, sizes)) if isinstance(sizes, list) else sizes
+
+
+def main() -> None:
+    """Measures, prints and records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=sorted(WIDTHS), default=sorted(WIDTHS))
+    parser.add_argument("--batch_size", type=int, default=8, help="images of a step")
+    parser.add_argument("--image_size", type=int, default=224, help="pixels")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, default=HERE / "records" / "train_step.json")
+    arguments = parser.parse_args()
+    console = Console(highlight=False)
+    models = [
+        measure(name, arguments.batch_size, arguments.image_size, arguments.rounds, console)
+        for name in arguments.models
+    ]
+    about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
+    record = {**describe_machine(), **about, "models": models}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    print_record(record, console)
+    console.print(f"record: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
