@@ -74,7 +74,7 @@ def sliced_by_hand(variables, narrow_shapes, switch):
 @pytest.mark.parametrize("batch_norm", ["switchable", "shared_affine", "shared"])
 @pytest.mark.parametrize("name", ["mobilenet_v1_tiny", "mobilenet_v2_tiny"])
 def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_norm):
-    widths = (0.35, 0.5, 0.75, 1.0)
+    widths = (0.35, 0.75, 1.0)
     model = create_model(name, widths, 5, batch_norm=batch_norm)
     variables = randomised(model)
     images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
@@ -89,12 +89,18 @@ def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_n
 
         return jax.jit(jax.grad(loss, has_aux=True))(params)
 
-    for switch, width in enumerate(widths):
+    # How batch norms are shared makes a difference below the widest only, and compiling is what takes the time.
+    tried = widths if batch_norm == "switchable" else widths[1:2]
+    for width in tried:
+        switch = widths.index(width)
         narrow = create_model(name, (width,), 5, batch_norm=batch_norm)
         shapes = jax.eval_shape(narrow.init, jax.random.key(0), images)
         own = sliced_by_hand(variables, shapes, switch)
         np.testing.assert_allclose(
-            model.apply(variables, images, width=width), narrow.apply(own, images), rtol=1e-4, atol=1e-5
+            jax.jit(model.apply, static_argnames="width")(variables, images, width=width),
+            jax.jit(narrow.apply)(own, images),
+            rtol=1e-4,
+            atol=1e-5,
         )
         gradients, (logits, statistics) = run(model, variables["params"], variables["batch_stats"], width)
         expected_gradients, (expected, expected_statistics) = run(narrow, own["params"], own["batch_stats"], width)
@@ -123,7 +129,7 @@ def test_one_width_leaves_the_statistics_of_the_others_untouched():
     model = create_model("mobilenet_v1_tiny", WIDTHS_V1, 5)
     variables = randomised(model)
     images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
-    _, updated = model.apply(variables, images, width=0.5, train=True, mutable=["batch_stats"])
+    _, updated = jax.jit(lambda v: model.apply(v, images, width=0.5, train=True, mutable=["batch_stats"]))(variables)
     before, after = flatten_dict(variables["batch_stats"]), flatten_dict(updated["batch_stats"])
     assert before.keys() == after.keys()
     for path, value in before.items():
@@ -143,7 +149,9 @@ def test_a_searched_plan_builds_counts_and_runs():
     odd = WidthPlan(0.5, tuple((layer, 17 if layer == "block_2" else count) for layer, count in base[0].features))
     model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 5, plans=(odd, base[1]))
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    assert model.apply(variables, jnp.ones((2, 16, 16, 3)), width=0.5).shape == (2, 5)
+    logits = jax.jit(lambda v: model.apply(v, jnp.ones((2, 16, 16, 3)), width=0.5))(variables)
+    assert logits.shape == (2, 5)
+    assert jnp.isfinite(logits).all()
     # Only block 2's output and block 3's input change, from 64 to 17 channels: 1x1, depthwise, 1x1.
     rows = [profile_model(m, 16)[0] for m in (create_model("mobilenet_v1_tiny", (0.5, 1.0), 5), model)]
     before, after = (row.kernel_params for row in rows)
