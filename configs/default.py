@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.batch_norm_group_size = 1  # devices that share batch-norm statistics in training
 
     config.log_every_steps = 20  # steps between lines of training metrics
-    config.eval_every_steps = placeholder(int)  # steps between evaluations; give this or eval_every_epochs
+    config.eval_every_steps = placeholder(int)  # steps between evaluations, each of which is saved; or epochs
     config.eval_every_epochs = placeholder(float)
     config.checkpoint_every_steps = placeholder(int)  # steps between checkpoints; this or checkpoint_every_epochs
     config.checkpoint_every_epochs = placeholder(float)

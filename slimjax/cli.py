@@ -77,8 +77,10 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
         sys.exit(_fail(" ".join(str(error).split())))
     except (AttributeError, KeyError) as error:
         # ml_collections quotes its own message, line ends and all.
-        message = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        sys.exit(_fail(f"unknown key of the configuration: '{' '.join(message.split())}"))
+        message = str(error).replace("\\n", " ").replace("\\'", "'").replace("'\"", "'").strip("\"'")
+        key, _, hint = message.partition(" Did you mean ")
+        hint = f" (did you mean {hint.rstrip('?').split(' instead of')[0]}?)" if hint else ""
+        sys.exit(_fail(f"the configuration has no key {key.strip(chr(39))!r}{hint}; configs/default.py has every key"))
     except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
     return rest

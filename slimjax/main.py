@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
+from slimjax.allocator import keep_freed_memory
 from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
 
@@ -35,6 +36,7 @@ def main() -> int:
     workdir = Path(_WORKDIR.value).expanduser()
     config = _config(workdir)
     check_keys(config)
+    keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
 

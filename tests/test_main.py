@@ -133,6 +133,9 @@ def test_calibration_writes_a_workdir_that_evaluates(trained, run_program):
     code, out, err = run_program(f"--workdir={trained[0]}", "--mode=calibrate")
     assert code == 0, err
     calibrated = trained[0] / "calibrated"
+    code, repeated, err = run_program(f"--workdir={trained[0]}", "--mode=calibrate")
+    assert code == 0, err
+    assert repeated == out, "a calibration replaces the one before"
     code, again, _ = run_program(f"--workdir={calibrated}", "--mode=eval", "--checkpoint=best")
     assert code == 0
     assert ERROR_ROW.findall(again) == ERROR_ROW.findall(out)
@@ -189,11 +192,70 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     arguments = [*SMALL, "--config.schedule.name=multistep", "--config.schedule.boundaries_steps=(30,)"]
     code, _, err = run_program(f"--workdir={tmp_path}", *arguments, "--config.schedule.factor=1e30")
     assert code == 2
-    assert re.search(r"error: the (loss of width (0.25|1)|norm of the summed gradients) is (nan|inf) at step 3\d", err)
+    assert re.search(r"error: the (loss of width (0.25|1)|norm of the [a-z ]+) is (nan|inf) at step 3\d", err)
     assert "the last good checkpoint is of step 20" in err
     assert "Traceback" not in err
     assert Checkpoints(tmp_path).steps() == [20]
     assert all(np.isfinite(value).all() for _, value in arrays_of(tmp_path, 20))
+
+
+@pytest.mark.parametrize(
+    ("method", "stages"),
+    [
+        (["--config.model.widths=(0.5,)"], 1),
+        (["--config.model.batch_norm=shared"], 1),
+        (["--config.switch_rule=incremental"], 2),
+        (["--config.switch_rule=sandwich", "--config.model.widths=(0.25,0.5,0.75,0.9,1.0)"], 1),
+        (["--config.model.name=mobilenet_v2_tiny", "--config.optimizer.name=adamw", "--config.optimizer.options="], 1),
+    ],
+    ids=["individual", "naive", "incremental", "sandwich", "mobilenet_v2_adamw"],
+)
+def test_every_method_trains_through_the_program(run_program, tmp_path, method, stages):
+    settings = ["--config.num_train_steps=24", "--config.learning_rate=0.01", "--config.log_every_steps=4"]
+    # Repeated tuples add up, so the widths are given once.
+    small = SMALL[1:] if any("model.widths" in argument for argument in method) else SMALL
+    code, _, err = run_program(f"--workdir={tmp_path}", *small, *settings, *method)
+    assert code == 0, err
+    lines = [line for line in lines_of(tmp_path) if "train/learning_rate" in line]
+    assert lines[-1]["step"] == 24 * stages
+
+    def losses(line):
+        return [value for name, value in line.items() if name.startswith("train/loss/")]
+
+    for first, last in zip(losses(lines[0]), losses(lines[24 // 4 - 1]), strict=False):
+        assert last < first
+    if stages == 2:
+        assert "train/loss/width_0.25" in lines[5]
+        assert "train/loss/width_1" not in lines[5]
+        assert "train/loss/width_1" in lines[-1]
+        assert lines[6]["train/learning_rate"] == pytest.approx(lines[0]["train/learning_rate"]), "it starts anew"
+
+
+def test_incremental_training_resumes_in_its_second_stage(start_program, run_program, tmp_path):
+    settings = [*SMALL, "--config.switch_rule=incremental", "--config.num_train_steps=40"]
+    code, _, err = run_program(f"--workdir={tmp_path / 'whole'}", *settings)
+    assert code == 0, err
+    process = start_program(f"--workdir={tmp_path / 'killed'}", *settings)
+    wait_for((tmp_path / "killed" / "checkpoints" / "60").exists, process)
+    process.kill()
+    process.communicate()
+    code, _, err = run_program(f"--workdir={tmp_path / 'killed'}", *settings)
+    assert code == 0, err
+    for (path, value), (_, expected) in zip(
+        arrays_of(tmp_path / "killed", 80), arrays_of(tmp_path / "whole", 80), strict=True
+    ):
+        np.testing.assert_array_equal(value, expected, err_msg=str(path))
+
+
+@pytest.mark.slow
+def test_the_demo_gets_every_width_above_95_percent(run_program, tmp_path):
+    began = time.monotonic()
+    code, out, err = run_program(f"--workdir={tmp_path}")
+    assert code == 0, err
+    rows = re.findall(r"│ +([\d.]+) │ +[\d,]+ │ +[\d.]+ M │ +[\d.]+ │ +([\d.]+) │", out)
+    assert [row[0] for row in rows] == ["0.25", "0.5", "0.75", "1"]
+    assert all(float(error) < 5 for _, error in rows), out
+    print(f"the demo took {time.monotonic() - began:.0f} s")
 
 
 MISFITS = {

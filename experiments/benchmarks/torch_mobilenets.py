@@ -125,7 +125,7 @@ def make_step(name: str, widths: Sequence[float], batch_size: int, image_size: i
     torch.manual_seed(0)
     torch.set_num_threads(2)
     model = SlimmableMobileNet(name, widths).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.045, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.045, momentum=0.9, nesterov=True, weight_decay=1e-4)
     image = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=torch.channels_last)
     label = torch.randint(0, 1000, (batch_size,))
 

@@ -3,9 +3,11 @@
     python experiments/benchmarks/train_step.py                      both MobileNets, 224 px, batch 8, 4 widths
     python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
 
-Every contestant is a process of its own; rounds run one step of each in turn, and the ratios are medians over the
-rounds, so that a machine whose speed drifts does not favour anybody. Needs `pip install slimjax[torch]` for the
-comparison with PyTorch, which is left out where PyTorch is absent. Writes a record beside this file.
+Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
+with the same convolutions. JAX's processes set the C library's allocator as `python -m slimjax.main` does; PyTorch's is
+left as it comes. Rounds run one step of each in turn, and the ratios are medians over the rounds, so that a machine whose
+speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
+be, where PyTorch is absent. Writes a record beside this file.
 """
 
 import argparse
@@ -62,6 +64,8 @@ class Server:
 def measure(name: str, batch_size: int, image_size: int, rounds: int, console: Console) -> dict[str, Any]:
     """The record of one model: seconds of every round and what each contestant took to build."""
     servers = {}
+    if not importlib.util.find_spec("torch"):
+        console.print("PyTorch is not installed: no comparison with it (pip install 'slimjax[torch]')")
     for which in CONTESTANTS if importlib.util.find_spec("torch") else JAX_CONTESTANTS:
         console.print(f"{name}: building {which}")
         servers[which] = Server(which, name, batch_size, image_size)
@@ -96,13 +100,19 @@ def describe_machine() -> dict[str, Any]:
     packages = ["jax", "jaxlib", "flax"] + (["torch"] if importlib.util.find_spec("torch") else [])
     return {
         "device": jax.devices()[0].device_kind,
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "command": " ".join(sys.argv),
     }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def print_record(record: dict[str, Any], console: Console) -> None:

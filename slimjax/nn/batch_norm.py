@@ -1,5 +1,6 @@
 """Switchable batch normalisation (SNet, section 3.3): every width keeps its own statistics, scale and bias."""
 
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -24,6 +25,52 @@ def batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     axes = tuple(range(x.ndim - 1))
     x = x.astype(jnp.float32)
     return jnp.mean(x, axes), jnp.mean(jnp.square(x), axes)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises each channel by the batch's own statistics, with the closed-form gradient (Ioffe and Szegedy 2015).
+
+    Left to itself, differentiation keeps several arrays of the size of x; this keeps x and the statistics.
+
+    Args:
+      x: [..., features].
+      scale: [features] float32.
+      bias: [features] float32.
+      epsilon: added to variances.
+
+    Returns:
+      The normalised x, of its dtype, and mean and biased variance [features] float32, through which no gradient flows:
+      they are for the running averages.
+    """
+    return _normalise_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Any, Any]:
+    mean, mean_of_squares = batch_moments(x)
+    variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+    inverse_std = jax.lax.rsqrt(variance + epsilon)
+    slope = scale * inverse_std
+    y = x.astype(jnp.float32) * slope + (bias - mean * slope)
+    return (y.astype(x.dtype), mean, variance), (x, scale, mean, inverse_std)
+
+
+def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Dx = scale / std * (dy - mean(dy) - x_hat * mean(dy * x_hat)), written as one affine map of dy and x."""
+    x, scale, mean, inverse_std = residuals
+    axes = tuple(range(x.ndim - 1))
+    wide, dy = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
+    dbias = dy.sum(axes)
+    dscale = ((dy * wide).sum(axes) - mean * dbias) * inverse_std
+    count, slope = x.size // x.shape[-1], scale * inverse_std
+    of_x = -slope * inverse_std * dscale / count
+    dx = dy * slope + wide * of_x - (slope * dbias / count + of_x * mean)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 class SwitchableBatchNorm(SlimmableLayer):
@@ -69,15 +116,16 @@ class SwitchableBatchNorm(SlimmableLayer):
         self._check(x, switch)
         affine, running = self._variables_of(switch)
         size = x.shape[-1]
-        if train:
-            mean, mean_of_squares = self._over_devices(batch_moments(x))
-            variance = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
-            if not self.is_initializing():
-                running.value = self._updated(running.value, {"mean": mean, "var": variance})
+        scale, bias = affine["scale"][:size], affine["bias"][:size]
+        if train and self.axis_name is None:
+            y, mean, variance = normalise(x, scale, bias, self.epsilon)
         else:
-            mean, variance = running.value["mean"][:size], running.value["var"][:size]
-        scale = affine["scale"][:size] * jax.lax.rsqrt(variance + self.epsilon)
-        return ((x.astype(jnp.float32) - mean) * scale + affine["bias"][:size]).astype(self.dtype)
+            # Statistics of several devices: differentiation has to go through their average.
+            mean, variance = self._statistics_over_devices(x) if train else _leading(running.value, size)
+            y = (x.astype(jnp.float32) - mean) * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
+        if train and not self.is_initializing():
+            running.value = self._updated(running.value, {"mean": mean, "var": variance})
+        return y.astype(self.dtype)
 
     def _check(self, x: jax.Array, switch: int) -> None:
         check_sharing(self.sharing)
@@ -112,10 +160,10 @@ class SwitchableBatchNorm(SlimmableLayer):
     def _shares_statistics(self) -> bool:
         return self.sharing == "shared"
 
-    def _over_devices(self, moments: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        if self.axis_name is None:
-            return moments
-        return jax.lax.pmean(moments, self.axis_name, axis_index_groups=self.axis_index_groups)
+    def _statistics_over_devices(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        moments = jax.lax.pmean(batch_moments(x), self.axis_name, axis_index_groups=self.axis_index_groups)
+        mean, mean_of_squares = moments
+        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
 
     def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Moves the leading part of the running averages towards the batch's; what lies beyond it stays."""
@@ -140,6 +188,10 @@ class SwitchableBatchNorm(SlimmableLayer):
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """None: at inference it folds into the convolution before it, and the papers do not count it."""
         return 0
+
+
+def _leading(running: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
+    return running["mean"][:size], running["var"][:size]
 
 
 def check_sharing(sharing: str) -> None:

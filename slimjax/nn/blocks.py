@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.nn.batch_norm import SwitchableBatchNorm
@@ -32,7 +33,7 @@ class ConvNorm(nn.Module):
     kernel_size: int = 1
     strides: int = 1
     activation: Activation | None = nn.relu6
-    dtype: Any = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:
@@ -62,7 +63,7 @@ class DepthwiseNorm(nn.Module):
     features: tuple[int, ...]
     batch_norm: BatchNormFactory
     strides: int = 1
-    dtype: Any = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:

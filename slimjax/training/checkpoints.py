@@ -113,6 +113,8 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(description=ocp.args.JsonRestore()))
             stored = dict(restored["description"])
+            if stored["format"] != FORMAT:
+                raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
             return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
         except Exception as error:
             raise UserError(
@@ -134,7 +136,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))
             return restored["state"]
         except Exception as error:
-            raise UserError(f"{path} is damaged ({_first_line(error)}); {_remedy(path)}") from error
+            raise UserError(f"{path} cannot be read ({_first_line(error)}); {_remedy(path)}") from error
 
     def restore_weights(self, step: int, state: Any) -> TrainState:
         """Parameters and statistics of a checkpoint, without the optimiser's state, whatever that was.
@@ -158,7 +160,7 @@ class Checkpoints:
                 restored = manager.restore(step, args=ocp.args.Composite(state=partial))["state"]
             return TrainState(**restored, opt_state=())
         except Exception as error:
-            raise UserError(f"{path} is damaged ({_first_line(error)}); {_remedy(path)}") from error
+            raise UserError(f"{path} cannot be read ({_first_line(error)}); {_remedy(path)}") from error
 
     def find(self, which: str) -> int:
         """The step of the `latest` or `best` checkpoint, or of the one with a given number.
@@ -205,11 +207,11 @@ def check_same_network(stored: Description, config: ConfigDict, num_classes: int
 def check_continues(stored: Description, config: ConfigDict, path: Path) -> None:
     """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
     given = json.loads(config.to_json())
-    differences = [
-        line
-        for key in ("optimizer", "batch_size", "switch_rule")
-        for line in _differences(stored.config[key], given[key], key)
-    ]
+    # The order of the data follows from these, and the place of each stage of incremental training.
+    fixed = ["optimizer", "batch_size", "switch_rule", "seed"]
+    if config.switch_rule == "incremental":
+        fixed += ["num_train_steps", "num_epochs"]
+    differences = [line for key in fixed for line in _differences(stored.config[key], given[key], key)]
     if differences:
         raise UserError(
             f"{path} cannot be resumed: {'; '.join(differences)}. Take the old settings, or start a new workdir with "
@@ -240,7 +242,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _remedy(path: Path) -> str:
-    return f"delete {path} to go on from the checkpoint before it, or give another --workdir"
+    return f"if it is damaged, delete {path} to go on from the checkpoint before it, or give another --workdir"
 
 
 def _versions() -> dict[str, str]:

@@ -62,11 +62,13 @@ def train(run: Run) -> Outcome:
             done, last = step + 1, step + 1 == run.rule.num_steps
             # Asked once a step: a signal that comes later in it is for the next one, which then saves.
             stopped_by = signals.received
-            saves = last or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0
+            evaluates = last or (done % run.cadence.eval_every_steps == 0 and not stopped_by)
+            # What is evaluated is saved, since only a checkpoint with figures can be the best.
+            saves = evaluates or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0
             if saves or done % run.cadence.log_every_steps == 0:
                 log.write(done)
             figures = {}
-            if last or (done % run.cadence.eval_every_steps == 0 and not stopped_by):
+            if evaluates:
                 figures = log.evaluation(done, evaluate(state.params, state.batch_stats))
             if saves:
                 run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
@@ -99,6 +101,7 @@ def _step(run: Run, state: TrainState, step: int, batches: Iterator[Batch], log:
         with announced(log.progress, "compiling the train step"):
             run.train_step.compile(state, batch, turn)
         log.restart_clock()
+        log.progress.restart_clock()
     state, metrics = run.train_step(state, batch, turn)
     log.add(step, turn, metrics)
     return state
@@ -172,6 +175,7 @@ class _Log:
     def _check_finite(self, step: int, metrics: StepMetrics) -> None:
         values = {f"the loss of width {w:g}": figures_of(m)["loss"] for w, m in metrics.widths.items()}
         values["the norm of the summed gradients"] = float(metrics.gradient_norm)
+        values["the norm of the parameters"] = float(metrics.parameter_norm)
         for what, value in values.items():
             if not math.isfinite(value):
                 self.run.checkpoints.wait()

@@ -31,7 +31,11 @@ def check_platform(platform: str) -> None:
         raise UserError(f"platform={platform!r} is unknown; choose one of {', '.join(known)}, or '' for what is there")
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    found = jax.default_backend()
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        # JAX_PLATFORMS names one that is not there.
+        raise UserError(" ".join(str(error).split())) from None
     if platform and found != platform:
         raise UserError(
             f"platform={platform!r} was asked for, but JAX finds only {found!r} here; install "

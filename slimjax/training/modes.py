@@ -1,5 +1,6 @@
 """What the command line does: train, evaluate, calibrate."""
 
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -7,18 +8,18 @@ import jax
 from ml_collections import ConfigDict
 
 from slimjax.analysis.tables import print_table, width_table
-from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
 from slimjax.training.checkpoints import Checkpoints
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.progress import Progress, announced
-from slimjax.training.run import Run, create_run, new_state, trained_weights
+from slimjax.training.run import Run, check_start, create_run, restored_state, trained_weights
 
 CALIBRATED = "calibrated"
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
     """Trains, or resumes, and prints every width's figures; returns the exit code."""
+    check_start(config, workdir)
     run = create_run(config, workdir)
     # Imported once the run is known to be good: the metric writers need TensorFlow, which takes seconds.
     from slimjax.training.loop import train as train_loop
@@ -29,7 +30,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
         _print_figures(run, outcome.figures)
         if jax.process_index() == 0:
             print(f"checkpoints: {run.checkpoints.directory}")
-            print(f"logs: {workdir / JSON_LINES} and {workdir / 'tensorboard'} (tensorboard --logdir {workdir})")
+            logs = workdir.absolute()
+            print(f"logs: {logs / JSON_LINES} and {logs / 'tensorboard'} (tensorboard --logdir {workdir})")
     run.checkpoints.close()
     return outcome.exit_code
 
@@ -45,23 +47,25 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> int:
 
 
 def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
-    """Recomputes a checkpoint's batch-norm statistics per width into a workdir of its own, `<workdir>/calibrated`."""
+    """Recomputes a checkpoint's batch-norm statistics per width into a workdir of its own, `<workdir>/calibrated`.
+
+    What an earlier calibration has left there is replaced.
+    """
     run = create_run(config, workdir)
-    if config.calibration_batches < 1:
-        raise UserError(f"calibration_batches={config.calibration_batches} has to be at least 1")
-    step, weights = trained_weights(run, which)
+    step = run.checkpoints.find(which)
+    state = restored_state(run, step)
     with Progress("calibrating", 0) as progress:
         with announced(progress, f"calibrating step {step} on {config.calibration_batches} batches"):
             batches = islice(run.task.train_batches(step), config.calibration_batches)
-            statistics = calibrate_statistics(run.task, run.mesh, weights.params, weights.batch_stats, batches)
+            statistics = calibrate_statistics(run.task, run.mesh, state.params, state.batch_stats, batches)
         with announced(progress, "evaluating"):
-            figures = Evaluator(run.task, run.mesh)(weights.params, statistics)
-    state = new_state(run).replace(step=weights.step, params=weights.params, batch_stats=statistics)
+            figures = Evaluator(run.task, run.mesh)(state.params, statistics)
     target = Checkpoints(workdir / CALIBRATED)
-    target.save(state, run.description(step), figures, run.task.best_figure)
+    shutil.rmtree(target.directory, ignore_errors=True)
+    target.save(state.replace(batch_stats=statistics), run.description(step), figures, run.task.best_figure)
     target.close()
     _print_figures(run, figures)
-    print(f"calibrated checkpoint: {target.directory}")
+    print(f"calibrated checkpoint: {target.directory} (evaluate it with --mode=eval --workdir={workdir / CALIBRATED})")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -40,10 +41,12 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, mask: Any) ->
     factory = _optax_optimizer(config.name)
     known = inspect.signature(factory).parameters
     options = parse_options(config.options)
-    if unknown := sorted(set(options) - set(known)):
-        allowed = ", ".join(name for name in known if name not in ("learning_rate", "mask", "weight_decay"))
+    free = [name for name in known if name not in ("learning_rate", "mask", "weight_decay")]
+    if unknown := sorted(set(options) - set(free)):
+        allowed = ", ".join(free)
         raise UserError(
-            f"optimizer.options: {', '.join(unknown)} is no argument of optax.{config.name}; it takes {allowed}"
+            f"optimizer.options: {', '.join(unknown)} is no argument of optax.{config.name} that can be set here; "
+            f"it takes {allowed}"
         )
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if {"weight_decay", "mask"} <= set(known):
@@ -51,6 +54,20 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, mask: Any) ->
     if config.weight_decay:
         steps.append(optax.add_decayed_weights(config.weight_decay, mask))
     return optax.chain(*steps, factory(schedule, **options))
+
+
+def check_optimizer(config: ConfigDict) -> None:
+    """UserError if the configuration's optimiser does not exist, or cannot go by gradients alone as a step does."""
+    tx = create_optimizer(config, lambda step: 0.1, mask=True)
+    params = {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}
+    try:
+        jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), params)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"optimizer.name={config.name!r} with options={config.options!r} cannot take a step ({reason}); "
+            "choose another, such as sgd or adamw"
+        ) from error
 
 
 def parse_options(text: str) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
 
+    def restart_clock(self) -> None:
+        """Leaves what has happened so far, such as compiling, out of the time left."""
+        self._began, self._start = time.monotonic(), self._step
+        self._live.reset(self._task, completed=self._step, figures="")
+
     def advance(self, step: int) -> None:
         """Moves to a step; cheap enough to call at every one."""
         self._step = step

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
 from slimjax.nn.plans import check_widths
+from slimjax.nn.tracing import abstract_variables
 from slimjax.tasks.classification.task import create_task
 from slimjax.tasks.task import Task
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
 from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, check_platform, data_mesh, group_devices
-from slimjax.training.optimizers import create_optimizer, decay_mask
+from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
 from slimjax.training.schedules import create_schedule, duration
 from slimjax.training.state import TrainState, initial_state
 from slimjax.training.step import TrainStep
@@ -83,13 +86,12 @@ def create_run(config: ConfigDict, workdir: Path) -> Run:
       UserError: for whatever in the configuration is unknown, out of range or not at hand.
     """
     check_platform(config.platform)
-    if config.init_from:
-        _checkpoints_to_start_from(config).find("latest")
     mesh = data_mesh()
     check_batch_size(config.batch_size, mesh.size)
     groups = group_devices(mesh.size, config.batch_norm_group_size)
     _check_without_data(config, mesh)
     task = create_task(config, DATA if groups else None, groups)
+    _check_freezable(config, task)
     steps_per_epoch = task.num_train_examples / config.batch_size
     num_steps = _num_steps(config, steps_per_epoch)
     schedule = create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
@@ -112,13 +114,33 @@ def create_run(config: ConfigDict, workdir: Path) -> Run:
 def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
     """Builds once, for any length of an epoch, what can be wrong before the data set is opened, which takes seconds."""
     steps_per_epoch, num_steps = 1.0, _num_steps(config, steps_per_epoch=1e9)
-    if not 0.0 < config.learning_rate < math.inf:
-        raise UserError(f"learning_rate={config.learning_rate} has to be a positive number")
-    schedule = create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
-    create_optimizer(config.optimizer, schedule, mask=True)
+    _check_ranges(config)
+    create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
+    check_optimizer(config.optimizer)
     create_switch_rule(config.switch_rule, check_widths(config.model.widths), num_steps, config.seed)
     _is_fused(config, mesh)
     _cadence(config, num_steps, steps_per_epoch)
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    positive, fraction, whole = (math.ulp(0.0), math.inf), (0.0, 1.0), (0, 2**31 - 1)
+    ranges = {
+        "seed": whole,
+        "learning_rate": positive,
+        "model.batch_norm_momentum": fraction,
+        "schedule.factor": positive,
+        "schedule.warmup_factor": fraction,
+        "optimizer.weight_decay": (0.0, math.inf),
+        "optimizer.clip_norm": (0.0, math.inf),
+        "log_every_steps": (1, math.inf),
+        "keep_checkpoints": (1, math.inf),
+        "calibration_batches": (1, math.inf),
+    }
+    for key, (low, high) in ranges.items():
+        value = reduce(getitem, key.split("."), config)
+        if not low <= value <= high or value == math.inf:
+            allowed = "positive" if low == math.ulp(0.0) else f"between {low} and {high}"
+            raise UserError(f"{key}={value} has to be {allowed}")
 
 
 def _num_steps(config: ConfigDict, steps_per_epoch: float) -> int:
@@ -142,15 +164,14 @@ def _is_fused(config: ConfigDict, mesh: Mesh) -> bool:
 
 
 def _cadence(config: ConfigDict, num_steps: int, steps_per_epoch: float) -> Cadence:
-    if config.log_every_steps < 1:
-        raise UserError(f"log_every_steps={config.log_every_steps} has to be at least 1")
-    if config.keep_checkpoints < 1:
-        raise UserError(f"keep_checkpoints={config.keep_checkpoints} has to be at least 1")
-    return Cadence(
-        config.log_every_steps,
-        duration(config, "eval_every_steps", "eval_every_epochs", steps_per_epoch) or num_steps,
-        duration(config, "checkpoint_every_steps", "checkpoint_every_epochs", steps_per_epoch) or num_steps,
-    )
+    def every(what: str) -> int:
+        """Steps between two of them; those that are not asked for come at the end alone."""
+        steps = duration(config, f"{what}_steps", f"{what}_epochs", steps_per_epoch)
+        if steps == 0:
+            raise UserError(f"{what}_steps or {what}_epochs comes to 0 steps; give more, or None for the end alone")
+        return num_steps if steps is None else steps
+
+    return Cadence(config.log_every_steps, every("eval_every"), every("checkpoint_every"))
 
 
 def state_shapes(run: Run) -> TrainState:
@@ -168,6 +189,25 @@ def new_state(run: Run) -> TrainState:
     )
     state = create()
     return _with_weights_of(run, state) if run.config.init_from else state
+
+
+def _check_freezable(config: ConfigDict, task: Task) -> None:
+    paths = jax.tree.leaves_with_path(abstract_variables(task.model)["batch_stats"])
+    shared = [path for path, _ in paths if any(getattr(key, "key", "") == "shared" for key in path)]
+    if config.switch_rule == "incremental" and shared:
+        raise UserError(
+            "switch_rule=incremental freezes narrower widths, so no batch norm may be shared between widths; set "
+            "model.batch_norm=switchable and, for MobileNet v2, model.tail_bn=private"
+        )
+
+
+def check_start(config: ConfigDict, workdir: Path) -> None:
+    """UserError if a run in a new workdir is to start from weights that are not there."""
+    if config.init_from and not Checkpoints(workdir).steps():
+        try:
+            _checkpoints_to_start_from(config).find("latest")
+        except UserError as error:
+            raise UserError(f"init_from={config.init_from!r}: {error}") from None
 
 
 def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:

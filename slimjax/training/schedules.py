@@ -41,7 +41,10 @@ def create_schedule(config: ConfigDict, learning_rate: float, num_steps: int, st
     """
     warmup = duration(config, "warmup_steps", "warmup_epochs", steps_per_epoch) or 0
     if warmup >= num_steps:
-        raise UserError(f"a warm-up of {warmup} steps does not fit into {num_steps} steps; shorten schedule.warmup_*")
+        given = f"schedule.warmup_steps={config.warmup_steps}, schedule.warmup_epochs={config.warmup_epochs}"
+        raise UserError(
+            f"a warm-up of {warmup} steps ({given}) does not fit into {num_steps} steps; shorten it or train longer"
+        )
     left = num_steps - warmup
     schedules = {
         "constant": lambda: optax.constant_schedule(learning_rate),

@@ -45,10 +45,12 @@ class StepMetrics(struct.PyTreeNode):
     Attributes:
       widths: metrics of every width of the step.
       gradient_norm: global norm of the summed gradients, before clipping.
+      parameter_norm: global norm of the parameters after the update; it is finite only if they all are.
     """
 
     widths: dict[float, Any]
     gradient_norm: jax.Array
+    parameter_norm: jax.Array
 
 
 def first_width(task: Task, width: float, params: Tree, batch_stats: Tree, batch: Tree) -> tuple[LocalSums, Any]:
@@ -96,7 +98,7 @@ def summed_gradients(
 
 def reduced_update(
     tx: optax.GradientTransformation, trained: Tree | None, state: TrainState, sums: LocalSums
-) -> tuple[TrainState, jax.Array]:
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """Reduces the sums over the devices, once, and updates the parameters (SNet, algorithm 1, line 12).
 
     Args:
@@ -106,14 +108,21 @@ def reduced_update(
       sums: of this device.
 
     Returns:
-      The next state and the global norm of the gradients.
+      The next state and StepMetrics' norms.
     """
     gradients, batch_stats = jax.lax.pmean((sums.gradients, sums.batch_stats), DATA)
+    # Masked before, so that clipping sees what can move, and after, since weight decay moves what has no gradient.
+    gradients = _masked(gradients, trained)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    if trained is not None:
-        updates = jax.tree.map(lambda update, mask: jnp.where(mask, update, 0.0), updates, trained)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), optax.tree.norm(gradients)
+    params = optax.apply_updates(state.params, _masked(updates, trained))
+    norms = {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
+    return TrainState(state.step + 1, params, batch_stats, opt_state), norms
+
+
+def _masked(values: Tree, trained: Tree | None) -> Tree:
+    if trained is None:
+        return values
+    return jax.tree.map(lambda value, mask: jnp.where(mask, value, 0.0), values, trained)
 
 
 def trained_elements(task: Task, turn: Turn) -> Tree | None:
@@ -166,8 +175,8 @@ class TrainStep:
         sums, metrics[turn.widths[0]] = self._run(first, state.params, state.batch_stats, batch)
         for key, width in zip(others, turn.widths[1:], strict=True):
             sums, metrics[width] = self._run(key, state.params, sums, batch)
-        state, gradient_norm = self._run(last, state, sums)
-        return state, StepMetrics(metrics, gradient_norm)
+        state, norms = self._run(last, state, sums)
+        return state, StepMetrics(metrics, **norms)
 
     def _run(self, key: ProgramKey, *arguments: Tree) -> Any:
         return settled(self._mesh, self._compiled[key](*arguments))
@@ -237,8 +246,8 @@ class TrainStep:
     def _whole(self, widths: tuple[float, ...], update: Callable[..., Any]) -> Callable[..., Any]:
         def program(state: TrainState, batch: Tree) -> tuple[TrainState, StepMetrics]:
             sums, metrics = summed_gradients(self._task, widths, state.params, state.batch_stats, batch)
-            state, gradient_norm = update(state, sums)
-            return state, StepMetrics(jax.lax.psum(metrics, DATA), gradient_norm)
+            state, norms = update(state, sums)
+            return state, StepMetrics(jax.lax.psum(metrics, DATA), **norms)
 
         return program
 

@@ -66,5 +66,7 @@ def test_options_are_read_as_keyword_arguments():
 def test_unknown_optimisers_and_options_are_named():
     with pytest.raises(UserError, match="did you mean 'adam'"):
         first_update({}, name="adamm")
-    with pytest.raises(UserError, match=r"beta is no argument of optax\.adam; it takes b1, b2"):
+    with pytest.raises(UserError, match=r"beta is no argument of optax\.adam that can be set here; it takes b1, b2"):
         first_update({}, name="adam", options="beta=1")
+    with pytest.raises(UserError, match="learning_rate is no argument"):
+        first_update({}, options="learning_rate=0.1")

@@ -67,7 +67,10 @@ def test_durations_take_either_unit():
         ({"name": "cosin"}, "schedule.name='cosin' is unknown; choose one of constant, multistep"),
         ({"name": "multistep"}, "multistep needs either"),
         ({"name": "multistep", "boundaries_steps": (1,), "boundaries_epochs": (1.0,)}, "multistep needs either"),
-        ({"name": "linear", "warmup_steps": 100}, "a warm-up of 100 steps does not fit into 100 steps"),
+        (
+            {"name": "linear", "warmup_steps": 100},
+            r"a warm-up of 100 steps \(schedule.warmup_steps=100, .*\) does not fit into 100 steps",
+        ),
     ],
 )
 def test_mistakes_are_named(settings, message):

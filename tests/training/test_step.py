@@ -193,6 +193,31 @@ def test_incremental_training_freezes_what_narrower_widths_have_learned(task, me
         assert not changed[last:].any()
 
 
+def test_incremental_training_leaves_the_narrow_network_as_it_was(task, meshes):
+    rule = create_switch_rule("incremental", task.model.widths, 2, seed=0)
+    tx = sgd(task)
+    state, step = state_on(task, tx, meshes[1]), TrainStep(task, tx, meshes[1], False)
+    logits = jax.jit(task.model.apply, static_argnames="width")
+    seen = []
+    for number in range(rule.num_steps):
+        state, _ = step(state, put_batch(meshes[1], digits(16)), rule.turn(number))
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        seen.append(np.asarray(logits(variables, digits(16)["image"], width=0.25)))
+    assert (seen[0] != seen[1]).any()
+    for later in seen[2:]:
+        np.testing.assert_array_equal(later, seen[1])
+
+
+def test_bfloat16_computes_a_step_close_to_float32s_and_keeps_float32_state(make_task, task, meshes):
+    turn = Turn(task.model.widths[::-1])
+    _, exact_metrics = run_steps(task, meshes[1], False, [turn])
+    rounded, metrics = run_steps(make_task(dtype=jnp.bfloat16), meshes[1], False, [turn])
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((rounded.params, rounded.batch_stats)))
+    for width, of_width in exact_metrics.widths.items():
+        np.testing.assert_allclose(metrics.widths[width].compute()["loss"], of_width.compute()["loss"], rtol=0.03)
+    np.testing.assert_allclose(metrics.gradient_norm, exact_metrics.gradient_norm, rtol=0.1)
+
+
 def test_random_widths_come_from_the_step_and_seed_alone():
     widths = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)
     turns = [create_switch_rule("sandwich", widths, 100, seed=3).turn(step) for step in range(100)]
