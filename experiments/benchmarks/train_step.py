@@ -5,7 +5,7 @@
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
 with the same convolutions. JAX's processes set the C library's allocator as `python -m slimjax.main` does; PyTorch's is
-left as it comes. Rounds run one step of each in turn, and the ratios are medians over the rounds, so that a machine whose
+left as it comes. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
 speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
 be, where PyTorch is absent. Writes a record beside this file.
 """
