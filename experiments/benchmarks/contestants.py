@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 WIDTHS = {"mobilenet_v1": (0.25, 0.5, 0.75, 1.0), "mobilenet_v2": (0.35, 0.5, 0.75, 1.0)}
-JAX_CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals")
-CONTESTANTS = (*JAX_CONTESTANTS, "pytorch")
+CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch")
 
 
 def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> tuple[Any, Any]:

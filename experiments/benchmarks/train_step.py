@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, JAX_CONTESTANTS, WIDTHS
+from contestants import CONTESTANTS, WIDTHS
 from rich.console import Console
 from rich.table import Table
 
@@ -61,12 +61,12 @@ class Server:
         return line
 
 
-def measure(name: str, batch_size: int, image_size: int, rounds: int, console: Console) -> dict[str, Any]:
+def measure(
+    name: str, contestants: list[str], batch_size: int, image_size: int, rounds: int, console: Console
+) -> dict[str, Any]:
     """The record of one model: seconds of every round and what each contestant took to build."""
     servers = {}
-    if not importlib.util.find_spec("torch"):
-        console.print("PyTorch is not installed: no comparison with it (pip install 'slimjax[torch]')")
-    for which in CONTESTANTS if importlib.util.find_spec("torch") else JAX_CONTESTANTS:
+    for which in contestants:
         console.print(f"{name}: building {which}")
         servers[which] = Server(which, name, batch_size, image_size)
     seconds: dict[str, list[float]] = {which: [] for which in servers}
@@ -87,7 +87,7 @@ def measure(name: str, batch_size: int, image_size: int, rounds: int, console: C
             )
             for ours in ("slimmable_per_width", "slimmable_fused")
             for other in ("individuals", "pytorch")
-            if other in seconds
+            if ours in seconds and other in seconds
         },
     }
 
@@ -149,10 +149,15 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=224, help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, default=HERE / "records" / "train_step.json")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     arguments = parser.parse_args()
     console = Console(highlight=False)
+    contestants = list(arguments.contestants)
+    if "pytorch" in contestants and not importlib.util.find_spec("torch"):
+        console.print("PyTorch is not installed: no comparison with it (pip install 'slimjax[torch]')")
+        contestants.remove("pytorch")
     models = [
-        measure(name, arguments.batch_size, arguments.image_size, arguments.rounds, console)
+        measure(name, contestants, arguments.batch_size, arguments.image_size, arguments.rounds, console)
         for name in arguments.models
     ]
     about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
