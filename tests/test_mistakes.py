@@ -37,7 +37,7 @@ MISTAKES = {
     "--workdir=W --config.batch_norm_group_size=3": "batch_norm_group_size=3 does not divide 1 devices",
     "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere/checkpoints holds no checkpoints",
     "--workdir=W --config.optimizer.clip_norm=-1": "optimizer.clip_norm=-1.0 has to be between 0.0 and inf",
-    "--workdir=W --config.optimizer.name=lbfgs": "optimizer.name='lbfgs' with options=",
+    "--workdir=W --config.optimizer.name=lbfgs --config.optimizer.options=": "optimizer.name='lbfgs' with options=",
     "--workdir=W --config.eval_every_steps=0": "eval_every_steps or eval_every_epochs comes to 0 steps",
     "--workdir=W --mode=eval": "holds no checkpoints; train there first",
 }
