@@ -19,6 +19,7 @@ SMALL = [
     "--config.eval_every_steps=40",
     "--config.checkpoint_every_steps=20",
 ]
+ADAM_RATE = "--config.learning_rate=0.01"
 ERROR_ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │ +([\d.]+) │ +([\d.]+) │")
 
 
@@ -206,12 +207,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
         (["--config.model.batch_norm=shared"], 1),
         (["--config.switch_rule=incremental"], 2),
         (["--config.switch_rule=sandwich", "--config.model.widths=(0.25,0.5,0.75,0.9,1.0)"], 1),
-        (["--config.model.name=mobilenet_v2_tiny", "--config.optimizer.name=adamw", "--config.optimizer.options="], 1),
+        (
+            [
+                "--config.model.name=mobilenet_v2_tiny",
+                "--config.optimizer.name=adamw",
+                "--config.optimizer.options=",
+                ADAM_RATE,
+            ],
+            1,
+        ),
     ],
     ids=["individual", "naive", "incremental", "sandwich", "mobilenet_v2_adamw"],
 )
 def test_every_method_trains_through_the_program(run_program, tmp_path, method, stages):
-    settings = ["--config.num_train_steps=24", "--config.learning_rate=0.01", "--config.log_every_steps=4"]
+    settings = ["--config.num_train_steps=24", "--config.log_every_steps=4"]
     # Repeated tuples add up, so the widths are given once.
     small = SMALL[1:] if any("model.widths" in argument for argument in method) else SMALL
     code, _, err = run_program(f"--workdir={tmp_path}", *small, *settings, *method)
