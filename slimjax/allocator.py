@@ -9,8 +9,8 @@ _LARGEST = 2**30
 def keep_freed_memory() -> bool:
     """Makes glibc keep large blocks in the process rather than give them back to the system and fetch them again.
 
-    XLA:CPU allocates and frees its temporaries, hundreds of MB, in every call, and the page faults of fresh memory can
-    cost as much as the arithmetic. The price: the process keeps its peak memory. To be called before JAX starts.
+    XLA:CPU allocates and frees its temporaries, hundreds of MB, in every call, and fresh memory costs page
+    faults. The price: the process keeps its peak memory. To be called before JAX starts.
 
     Returns:
       Whether the C library knows the setting; elsewhere than on glibc nothing happens.
