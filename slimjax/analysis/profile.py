@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from slimjax.models.network import SlimmableNetwork
-from slimjax.nn.batch_norm import SwitchableBatchNorm
+from slimjax.nn.batch_norm import Normaliser
 from slimjax.nn.layers import Variable, read_variable
 from slimjax.nn.tracing import LayerTrace, abstract_variables, trace_layers
 
@@ -19,7 +19,7 @@ class WidthProfile:
     Attributes:
       width: the width.
       kernel_params: parameters of convolutions and dense layers, biases included.
-      batch_norm_params: scales and biases of batch norms.
+      batch_norm_params: scales and biases of batch norms, or of what they are folded to.
       macs: multiply-adds for one image; the papers call them FLOPs. Convolutions and dense layers count.
     """
 
@@ -63,7 +63,7 @@ def _profile_width(model: SlimmableNetwork, width: float, image_size: int) -> Wi
 
     return WidthProfile(
         width=width,
-        kernel_params=params_where(lambda layer: not issubclass(layer.kind, SwitchableBatchNorm)),
-        batch_norm_params=params_where(lambda layer: issubclass(layer.kind, SwitchableBatchNorm)),
+        kernel_params=params_where(lambda layer: not issubclass(layer.kind, Normaliser)),
+        batch_norm_params=params_where(lambda layer: issubclass(layer.kind, Normaliser)),
         macs=sum(layer.macs for layer in layers),
     )

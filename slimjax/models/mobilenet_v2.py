@@ -154,6 +154,7 @@ class InvertedResidual(nn.Module):
         x = ConvNorm(
             self.hidden_features, self.features, self.batch_norm, activation=None, dtype=self.dtype, name="project"
         )(x, switch, train)
-        # A plan may make the shapes agree at one width only; the residual belongs to the architecture, so all must.
-        residual = self.strides == 1 and self.in_features == self.features
+        # Rounding or a plan may make the shapes agree at one width only. Each width decides by itself, so that it is
+        # the network that has this width alone, whatever the other widths are.
+        residual = self.strides == 1 and self.in_features[switch] == self.features[switch]
         return x + inputs if residual else x

@@ -9,6 +9,7 @@ from flax import linen as nn
 from slimjax.errors import UserError
 from slimjax.nn.batch_norm import Sharing, SwitchableBatchNorm, check_sharing
 from slimjax.nn.blocks import BatchNormFactory
+from slimjax.nn.folded import FoldedAffine, Folding, check_folding
 from slimjax.nn.plans import WidthPlan, check_plans, check_widths, switch_of
 
 
@@ -24,6 +25,7 @@ class SlimmableNetwork(nn.Module):
       batch_norm_momentum: weight of the old value in the running averages.
       batch_norm_axis: mapped device axis over which training statistics are averaged; None keeps them on the device.
       batch_norm_groups: groups of devices along that axis; None means all.
+      folding: None for a network that can be trained; otherwise what its batch norms have become, see FoldedAffine.
       dtype: of the computation; parameters, statistics and logits are float32.
     """
 
@@ -35,6 +37,7 @@ class SlimmableNetwork(nn.Module):
     batch_norm_momentum: float = 0.9
     batch_norm_axis: str | None = None
     batch_norm_groups: tuple[tuple[int, ...], ...] | None = None
+    folding: Folding | None = None
     dtype: Any = jnp.float32
 
     def uniform_plan(self, width: float) -> WidthPlan:
@@ -59,6 +62,7 @@ class SlimmableNetwork(nn.Module):
         self.resolved_plans()
         self.stem_strides()
         check_sharing(self.batch_norm)
+        check_folding(self.folding)
 
     def features_by_layer(self) -> dict[str, tuple[int, ...]]:
         """Active channels of every planned layer, at every switch."""
@@ -77,10 +81,14 @@ class SlimmableNetwork(nn.Module):
         return strides[self.stem]
 
     def make_batch_norm(self, sharing: Sharing | None = None) -> BatchNormFactory:
-        """A factory of this network's batch norms; `sharing` overrides the network's."""
+        """A factory of this network's batch norms, or of what they are folded to; `sharing` overrides the network's."""
+        sharing = sharing or self.batch_norm
+        if self.folding:
+            # Where the statistics are private, so is what they fold to, even if scale and bias were shared.
+            return partial(FoldedAffine, folding=self.folding, shared=sharing == "shared", dtype=self.dtype)
         return partial(
             SwitchableBatchNorm,
-            sharing=sharing or self.batch_norm,
+            sharing=sharing,
             momentum=self.batch_norm_momentum,
             axis_name=self.batch_norm_axis,
             axis_index_groups=self.batch_norm_groups,

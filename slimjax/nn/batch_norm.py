@@ -73,14 +73,42 @@ def _normalise_backward(epsilon: float, residuals: Any, cotangents: Any) -> tupl
 normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-class SwitchableBatchNorm(SlimmableLayer):
-    """Batch normalisation with one set of variables per switch, a switch being the index of a width.
+class Normaliser(SlimmableLayer):
+    """What stands behind a convolution: values for every channel, of each switch or shared by all of them.
 
-    Variables are keyed by the switch and never by the channel count, since two widths can round to the same count.
-    Running variances are biased, as Flax keeps them (PyTorch's are unbiased: larger by n / (n - 1)).
+    A switch is the index of a width. Variables are keyed by the switch and never by the channel count, since two widths
+    can round to the same count.
 
     Attributes:
       features: channels of every switch, in the order of the widths.
+    """
+
+    features: tuple[int, ...]
+
+    def _check_switch(self, x: jax.Array, switch: int) -> None:
+        if not 0 <= switch < len(self.features) or x.shape[-1] != self.features[switch]:
+            raise UserError(f"{self.name}: {x.shape[-1]} channels at switch {switch}, but its features={self.features}")
+
+    def _sizes(self, shared: bool) -> dict[str, int]:
+        """Channels allocated under every key: one key for all switches or one for each."""
+        if shared:
+            return {"shared": max(self.features)}
+        return {f"switch_{index}": size for index, size in enumerate(self.features)}
+
+    def _key(self, shared: bool, switch: int) -> str:
+        return "shared" if shared else f"switch_{switch}"
+
+    def macs(self, x: jax.Array, output: jax.Array) -> int:
+        """None: at inference it folds into the convolution before it, and the papers do not count it."""
+        return 0
+
+
+class SwitchableBatchNorm(Normaliser):
+    """Batch normalisation with one set of variables per switch.
+
+    Running variances are biased, as Flax keeps them (PyTorch's are unbiased: larger by n / (n - 1)).
+
+    Attributes:
       sharing: `switchable`: all private (S-BN). `shared_affine`: private statistics, one scale and bias sliced by every
         switch (US-Nets, section 3.3). `shared`: one of everything, sliced (the naive training of SNet, figure 2).
       momentum: weight of the old value in a running average; PyTorch's .1 is .9 here.
@@ -90,7 +118,6 @@ class SwitchableBatchNorm(SlimmableLayer):
       dtype: of the output; statistics are float32.
     """
 
-    features: tuple[int, ...]
     sharing: Sharing = "switchable"
     momentum: float = 0.9
     epsilon: float = 1e-5
@@ -113,7 +140,8 @@ class SwitchableBatchNorm(SlimmableLayer):
         Raises:
           UserError: if the channels of x are not those of the switch, or `sharing` is unknown.
         """
-        self._check(x, switch)
+        check_sharing(self.sharing)
+        self._check_switch(x, switch)
         affine, running = self._variables_of(switch)
         size = x.shape[-1]
         scale, bias = affine["scale"][:size], affine["bias"][:size]
@@ -126,20 +154,6 @@ class SwitchableBatchNorm(SlimmableLayer):
         if train and not self.is_initializing():
             running.value = self._updated(running.value, {"mean": mean, "var": variance})
         return y.astype(self.dtype)
-
-    def _check(self, x: jax.Array, switch: int) -> None:
-        check_sharing(self.sharing)
-        if not 0 <= switch < len(self.features) or x.shape[-1] != self.features[switch]:
-            raise UserError(f"{self.name}: {x.shape[-1]} channels at switch {switch}, but its features={self.features}")
-
-    def _sizes(self, shared: bool) -> dict[str, int]:
-        """Channels allocated under every key: one key for all switches or one for each."""
-        if shared:
-            return {"shared": max(self.features)}
-        return {f"switch_{index}": size for index, size in enumerate(self.features)}
-
-    def _key(self, shared: bool, switch: int) -> str:
-        return "shared" if shared else f"switch_{switch}"
 
     def _variables_of(self, switch: int) -> tuple[dict[str, jax.Array], nn.Variable]:
         """Scale and bias, and the running statistics, of a switch; initialisation creates those of all switches."""
@@ -184,10 +198,6 @@ class SwitchableBatchNorm(SlimmableLayer):
             Variable("batch_stats", (statistics, "mean"), "statistic", lambda v: v[:size]),
             Variable("batch_stats", (statistics, "var"), "statistic", lambda v: v[:size]),
         )
-
-    def macs(self, x: jax.Array, output: jax.Array) -> int:
-        """None: at inference it folds into the convolution before it, and the papers do not count it."""
-        return 0
 
 
 def _leading(running: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.Array]:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.nn.batch_norm import SwitchableBatchNorm
+from slimjax.nn.batch_norm import Normaliser
 from slimjax.nn.layers import SlimmableConv, SlimmableDepthwiseConv
 
-BatchNormFactory = Callable[..., SwitchableBatchNorm]
+BatchNormFactory = Callable[..., Normaliser]
 Activation = Callable[[jax.Array], jax.Array]
 
 

@@ -4,12 +4,14 @@ Images are NHWC, kernels HWIO. The active channel count is `features`, the alloc
 input channels are those of the array that comes in.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from slimjax.errors import UserError
@@ -35,6 +37,10 @@ class Variable:
     path: tuple[str, ...]
     role: Role
     active: Slicer
+
+    def active_elements(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Which elements of the stored array, counted in C order, the active part consists of, in its shape."""
+        return self.active(np.arange(math.prod(shape)).reshape(shape))
 
 
 class SlimmableLayer(nn.Module):

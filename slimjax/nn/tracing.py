@@ -20,19 +20,26 @@ class LayerTrace:
 
     Attributes:
       path: keys of the layer in the variables' tree.
-      kind: the layer's class.
+      layer: the layer outside of its network, without a name.
       input_shape: of the array that came in, batch first.
       output_shape: of the array that went out, batch first.
       macs: multiply-adds of the call for the whole batch.
       variables: what it read, with the active parts.
+      source: path of the layer whose very output came in; None if anything has been done to it in between.
     """
 
     path: Path
-    kind: type[SlimmableLayer]
+    layer: SlimmableLayer
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     macs: int
     variables: tuple[Variable, ...]
+    source: Path | None
+
+    @property
+    def kind(self) -> type[SlimmableLayer]:
+        """The layer's class."""
+        return type(self.layer)
 
 
 @lru_cache(maxsize=16)
@@ -45,15 +52,18 @@ def abstract_variables(model: nn.Module) -> Any:
 def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[LayerTrace, ...]:
     """Follows one image [1, image_size, image_size, 3] through the network at a width, in the order of execution."""
     traces: list[LayerTrace] = []
+    # Outputs are kept for as long as their identities have to be told apart.
+    outputs: dict[int, tuple[Any, Path]] = {}
 
     def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output = call(*args, **kwargs)
         layer = context.module
         if isinstance(layer, SlimmableLayer) and context.method_name == "__call__":
-            read = layer.variables_read(*args, **kwargs)
-            traces.append(
-                LayerTrace(layer.path, type(layer), args[0].shape, output.shape, layer.macs(args[0], output), read)
-            )
+            x, alone = args[0], layer.clone(parent=None, name=None)
+            read, macs = layer.variables_read(*args, **kwargs), layer.macs(x, output)
+            _, source = outputs.get(id(x), (x, None))
+            traces.append(LayerTrace(layer.path, alone, x.shape, output.shape, macs, read, source))
+            outputs[id(output)] = output, layer.path
         return output
 
     variables = abstract_variables(model)
@@ -69,8 +79,7 @@ def active_masks(model: nn.Module, width: float, collection: str = "params") -> 
         for variable in layer.variables:
             if variable.collection == collection:
                 mask = read_variable({collection: masks}, layer.path, variable)
-                # The active part is a selection of elements, so selecting from their numbers tells which.
-                mask.reshape(-1)[variable.active(np.arange(mask.size).reshape(mask.shape)).reshape(-1)] = True
+                mask.reshape(-1)[variable.active_elements(mask.shape)] = True
     return masks
 
 
