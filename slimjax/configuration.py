@@ -1,6 +1,5 @@
 """Configurations: their keys checked against `configs/default.py`, and those that a trained run carries."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from slimjax.configs import default
-from slimjax.errors import UserError
+from slimjax.errors import UserError, did_you_mean
 
 EXCLUSIVE = (
     ("num_train_steps", "num_epochs"),
@@ -24,8 +23,7 @@ def check_keys(config: ConfigDict) -> None:
     """UserError that names the key, if a configuration has one that nothing reads or lacks one that something does."""
     known, given = set(_keys(default.get_config())), set(_keys(config))
     for key in sorted(given - known):
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        raise UserError(f"config.{key} is unknown" + (f"; did you mean config.{close[0]}?" if close else ""))
+        raise UserError(f"config.{key} is unknown{did_you_mean(key, known)}; configs/default.py has every key")
     for key in sorted(known - given):
         raise UserError(f"config.{key} is missing; start from configs/default.py, which has every key")
 

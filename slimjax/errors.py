@@ -1,5 +1,8 @@
 """The one exception that means: the user, not the code, can mend this."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config value, a path, a data set, a checkpoint.
@@ -7,3 +10,9 @@ class UserError(ValueError):
     The message is one line that gives the value, what is allowed and what to do. Command lines print it without a stack
     trace; library callers catch it as a ValueError.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a clause that names what `name` resembles; empty if it resembles nothing known."""
+    matches = difflib.get_close_matches(name, known, n=3)
+    return f" (did you mean {' or '.join(repr(match) for match in matches)}?)" if matches else ""

@@ -41,8 +41,8 @@ def start_program(data_dir):
     def start(*arguments, **options):
         command = [sys.executable, "-m", "slimjax.main", *map(str, arguments)]
         environment = {**ONE_DEVICE, "TFDS_DATA_DIR": str(data_dir)}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
     return start
 
@@ -57,3 +57,18 @@ def run_program(start_program):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def assert_refused():
+    """Asserts that a program ended with a user's mistake, told in one line."""
+
+    def check(result, message):
+        code, out, err = result
+        assert code == 2, err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1, err
+        assert message in err
+        assert not out
+
+    return check

@@ -1,12 +1,11 @@
 """What is slimmed: one table of model names, and the function that builds from it."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from slimjax.errors import UserError
+from slimjax.errors import UserError, did_you_mean
 from slimjax.models import mobilenet_v1, mobilenet_v2
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v2 import MobileNetV2
@@ -37,9 +36,8 @@ def create_model(name: str, widths: Iterable[float], num_classes: int, **options
       UserError: if the name, a width or an option is unknown or out of range.
     """
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(f"model.name={name!r} is unknown; {hint}choose one of {', '.join(MODELS)}")
+        hint = did_you_mean(name, MODELS)
+        raise UserError(f"model.name={name!r} is unknown{hint}; choose one of {', '.join(MODELS)}")
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes} has to be at least 1")
     builder = MODELS[name]

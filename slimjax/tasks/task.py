@@ -23,12 +23,14 @@ class Task(Protocol):
     Attributes:
       model: the slimmable network, as it trains.
       num_train_examples: examples of one epoch.
+      num_eval_batches: of one evaluation, on every host.
       image_size: pixels of the square images that the network sees.
       best_figure: name of the evaluation's figure by which the best checkpoint is kept; smaller is better.
     """
 
     model: SlimmableNetwork
     num_train_examples: int
+    num_eval_batches: int
     image_size: int
     best_figure: str
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from functools import cached_property
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -109,17 +112,12 @@ class Checkpoints:
         Raises:
           UserError: if it is not a slimjax checkpoint or is damaged.
         """
-        path = self.directory / str(step)
-        try:
+        with _damage_told(self.directory / str(step)):
             restored = self._manager.restore(step, args=ocp.args.Composite(description=ocp.args.JsonRestore()))
             stored = dict(restored["description"])
             if stored["format"] != FORMAT:
                 raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
             return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
-        except Exception as error:
-            raise UserError(
-                f"{path} is not a readable slimjax checkpoint ({_first_line(error)}); {_remedy(path)}"
-            ) from error
 
     def restore(self, step: int, state: Any) -> TrainState:
         """The state of a checkpoint.
@@ -131,12 +129,8 @@ class Checkpoints:
         Raises:
           UserError: if the checkpoint is damaged or holds something else.
         """
-        path = self.directory / str(step)
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))
-            return restored["state"]
-        except Exception as error:
-            raise UserError(f"{path} cannot be read ({_first_line(error)}); {_remedy(path)}") from error
+        with _damage_told(self.directory / str(step)):
+            return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))["state"]
 
     def restore_weights(self, step: int, state: Any) -> TrainState:
         """Parameters and statistics of a checkpoint, without the optimiser's state, whatever that was.
@@ -149,18 +143,15 @@ class Checkpoints:
           UserError: if the checkpoint is damaged or holds something else.
         """
         weights = {"step": state.step, "params": state.params, "batch_stats": state.batch_stats}
-        path = self.directory / str(step)
-        try:
-            partial = ocp.args.PyTreeRestore(
+        with _damage_told(self.directory / str(step)):
+            arguments = ocp.args.PyTreeRestore(
                 weights, restore_args=ocp.checkpoint_utils.construct_restore_args(weights), partial_restore=True
             )
             with ocp.CheckpointManager(
                 self.directory, item_handlers={"state": ocp.PyTreeCheckpointHandler()}
             ) as manager:
-                restored = manager.restore(step, args=ocp.args.Composite(state=partial))["state"]
+                restored = manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
             return TrainState(**restored, opt_state=())
-        except Exception as error:
-            raise UserError(f"{path} cannot be read ({_first_line(error)}); {_remedy(path)}") from error
 
     def find(self, which: str) -> int:
         """The step of the `latest` or `best` checkpoint, or of the one with a given number.
@@ -192,14 +183,24 @@ class Checkpoints:
             self._manager.close()
 
 
-def check_same_network(stored: Description, config: ConfigDict, num_classes: int, path: Path) -> None:
-    """UserError that names what differs, if a checkpoint is of another network than the configuration's."""
+def check_same_network(
+    stored: Description, config: ConfigDict, num_classes: int, path: Path, source: str = "--workdir"
+) -> None:
+    """UserError that names what differs, if a checkpoint is of another network than the configuration's.
+
+    Args:
+      stored: of the checkpoint.
+      config: of this run.
+      num_classes: of this run.
+      path: of the checkpoint.
+      source: the setting that named the checkpoint.
+    """
     differences = _differences(stored.config["model"], json.loads(config.to_json())["model"], "model")
     if stored.num_classes != num_classes:
         differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
     if differences:
         raise UserError(
-            f"{path} is of another network: {'; '.join(differences)}. Give another --workdir, or the configuration "
+            f"{path} is of another network: {'; '.join(differences)}. Give another {source}, or the configuration "
             "that the checkpoint was trained with"
         )
 
@@ -236,13 +237,36 @@ def _plain(value: Any) -> str:
     return str(tuple(value)) if isinstance(value, list) else str(value)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turns what orbax raises about a checkpoint into a UserError that names the checkpoint."""
+    previous = sys.excepthook
+    sys.excepthook = partial(_without_abandoned_reads, previous)
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error}); give yourself the right to, or another --workdir") from error
+    # What orbax and tensorstore raise about damaged files is of no common class.
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+        raise UserError(
+            f"{path} is not a readable slimjax checkpoint ({reason}); if it is damaged, delete {path} to go on from "
+            "the checkpoint before it, or give another --workdir"
+        ) from error
+    else:
+        sys.excepthook = previous
 
 
-def _remedy(path: Path) -> str:
-    return f"if it is damaged, delete {path} to go on from the checkpoint before it, or give another --workdir"
+def _without_abandoned_reads(
+    previous: Callable[..., Any], kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    """A hook for uncaught exceptions that leaves out those of reads which orbax abandons after another has failed.
+
+    They finish in threads of tensorstore, after the event loop that waited for them is gone; what failed is told.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        previous(kind, error, at)
 
 
 def _versions() -> dict[str, str]:

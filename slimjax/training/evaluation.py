@@ -13,14 +13,15 @@ from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Batch, Figures, Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, put_batch, settled
+from slimjax.training.progress import Progress
 
 
 class Evaluator:
     """Evaluates all widths of a task in one pass over its data: every image is decoded once."""
 
-    def __init__(self, task: Task, mesh: Mesh) -> None:
+    def __init__(self, task: Task, mesh: Mesh, progress: Progress) -> None:
         """Prepares one program for each width; they compile, in parallel, at the first batch."""
-        self._task, self._mesh = task, mesh
+        self._task, self._mesh, self._progress = task, mesh, progress
         self._programs: dict[float, jax.stages.Compiled] = {}
 
     def __call__(self, params: Tree, batch_stats: Tree) -> dict[float, Figures]:
@@ -30,7 +31,8 @@ class Evaluator:
           UserError: if the split is empty.
         """
         totals: dict[float, Any] = {}
-        for host_batch in self._task.eval_batches():
+        batches = self._task.eval_batches()
+        for host_batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
             batch = put_batch(self._mesh, dict(host_batch))
             if not self._programs:
                 self._compile(params, batch_stats, batch)
@@ -62,7 +64,7 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     """Batch-norm statistics of every width anew, as the cumulative mean over some training batches (US-Nets, 3.3).
 
     Every width is calibrated by itself. Statistics that widths share, such as MobileNet v2's tail, become the mean over
-    the widths that read them.
+    the widths that read them; a mean of variances leaves out how far the widths' means lie apart.
 
     Args:
       task: whose model is calibrated.
@@ -77,27 +79,12 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     Raises:
       UserError: if there are no batches.
     """
-    model = task.model
-    # Without momentum the running statistics after a batch are those of the batch.
-    forgetful = model.clone(batch_norm_momentum=0.0)
-    masks = {width: active_masks(model, width, "batch_stats") for width in model.widths}
-
-    def add(width: float) -> Callable[..., Any]:
-        def program(params: Tree, batch_stats: Tree, totals: Tree, batch: Tree) -> Tree:
-            variables = {"params": params, "batch_stats": batch_stats}
-            _, updated = forgetful.apply(variables, batch["image"], width=width, train=True, mutable=["batch_stats"])
-            of_batch = jax.lax.pmean(updated["batch_stats"], DATA)
-            return jax.tree.map(
-                lambda total, new, mask: total + jnp.where(mask, new, 0), totals, of_batch, masks[width]
-            )
-
-        return _jit_over(mesh, program, batch_arguments=1, other_arguments=3)
-
-    programs = {width: add(width) for width in model.widths}
+    masks = {width: active_masks(task.model, width, "batch_stats") for width in task.model.widths}
+    programs = [_jit_over(mesh, _add_statistics(task, width, masks[width]), 1, 3) for width in masks]
     totals, count = jax.tree.map(jnp.zeros_like, batch_stats), 0
     for host_batch in batches:
         batch = put_batch(mesh, {"image": host_batch["image"]})
-        for program in programs.values():
+        for program in programs:
             totals = settled(mesh, program(params, batch_stats, totals, batch))
         count += 1
     if not count:
@@ -106,6 +93,20 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     return jax.tree.map(
         lambda total, n, old: jnp.where(n > 0, total / jnp.maximum(n, 1), old), totals, reads, batch_stats
     )
+
+
+def _add_statistics(task: Task, width: float, mask: Tree) -> Callable[..., Tree]:
+    """A function that adds the statistics of a batch at a width to the totals."""
+    # Without momentum the running statistics after a batch are those of the batch.
+    forgetful = task.model.clone(batch_norm_momentum=0.0)
+
+    def add(params: Tree, batch_stats: Tree, totals: Tree, batch: Tree) -> Tree:
+        variables = {"params": params, "batch_stats": batch_stats}
+        _, updated = forgetful.apply(variables, batch["image"], width=width, train=True, mutable=["batch_stats"])
+        of_batch = jax.lax.pmean(updated["batch_stats"], DATA)
+        return jax.tree.map(lambda total, new, read: total + jnp.where(read, new, 0), totals, of_batch, mask)
+
+    return add
 
 
 def _jit_over(mesh: Mesh, function: Callable[..., Any], batch_arguments: int = 1, other_arguments: int = 2) -> Any:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +9,12 @@ import jax
 from jax.sharding import NamedSharding
 
 from slimjax.errors import UserError
-from slimjax.tasks.task import Batch, Figures
+from slimjax.tasks.task import Figures
 from slimjax.training.checkpoints import changed_settings
 from slimjax.training.evaluation import Evaluator, figures_of
 from slimjax.training.mesh import REPLICATED, put_batch
 from slimjax.training.metric_writers import MetricWriter, create_writer, scalars_of
-from slimjax.training.progress import Progress, announced, figures_line
+from slimjax.training.progress import Progress, StepProgress, figures_line
 from slimjax.training.run import Run, new_state, restored_state
 from slimjax.training.signals import StopSignals
 from slimjax.training.state import TrainState
@@ -48,43 +47,58 @@ def train(run: Run) -> Outcome:
     """
     leads = jax.process_index() == 0
     start = max(run.checkpoints.steps(), default=0)
-    evaluate = Evaluator(run.task, run.mesh)
-    with StopSignals() as signals, Progress("training", run.rule.num_steps, start, enabled=leads) as progress:
+    with Progress(enabled=leads) as progress:
+        evaluate = Evaluator(run.task, run.mesh, progress)
         state = _starting_state(run, start, progress)
         if start >= run.rule.num_steps:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
             return Outcome(state, start, evaluate(state.params, state.batch_stats), 0)
-        log = _Log(run, create_writer(run.workdir, start, leads), progress)
-        batches = run.task.train_batches(start)
-        figures: dict[float, Figures] = {}
-        for step in range(start, run.rule.num_steps):
-            state = _step(run, state, step, batches, log, first=step == start)
-            done, last = step + 1, step + 1 == run.rule.num_steps
-            # Asked once a step: a signal that comes later in it is for the next one, which then saves.
-            stopped_by = signals.received
-            evaluates = last or (done % run.cadence.eval_every_steps == 0 and not stopped_by)
-            # What is evaluated is saved, since only a checkpoint with figures can be the best.
-            saves = evaluates or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0
-            if saves or done % run.cadence.log_every_steps == 0:
-                log.write(done)
-            figures = {}
-            if evaluates:
-                figures = log.evaluation(done, evaluate(state.params, state.batch_stats))
-            if saves:
-                run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
-            if stopped_by is not None:
-                progress.say(f"{stopped_by.name}: saved step {done}; the same command goes on from there")
-                break
+        log = _Log(run, create_writer(run.workdir, start, leads), progress.steps("training", run.rule.num_steps, start))
+        with StopSignals() as signals:
+            outcome = _train_from(run, state, start, evaluate, log, progress, signals)
         run.checkpoints.wait()
         log.close()
+    return outcome
+
+
+def _train_from(
+    run: Run, state: TrainState, start: int, evaluate: Evaluator, log: "_Log", progress: Progress, signals: StopSignals
+) -> Outcome:
+    batches = run.task.train_batches(start)
+    for step in range(start, run.rule.num_steps):
+        batch = put_batch(run.mesh, dict(next(batches)))
+        turn = run.rule.turn(step)
+        if step in (start, turn.start):
+            state = _begin(run, state, step, batch, turn, log, progress)
+        state, metrics = run.train_step(state, batch, turn)
+        log.add(step, turn, metrics)
+        done, last = step + 1, step + 1 == run.rule.num_steps
+        # Asked once a step: a signal that comes later in it is for the next one, which then saves.
+        stopped_by = signals.received
+        evaluates = last or (done % run.cadence.eval_every_steps == 0 and not stopped_by)
+        # What is evaluated is saved, since only a checkpoint with figures can be the best.
+        saves = evaluates or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0
+        if saves or done % run.cadence.log_every_steps == 0:
+            log.write(done)
+        figures: dict[float, Figures] = {}
+        if evaluates:
+            figures = evaluate(state.params, state.batch_stats)
+            log.write_evaluation(done, figures)
+            progress.say(f"step {done}: {run.task.best_figure} % {figures_line(figures, run.task.best_figure)}")
+        if saves:
+            run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
+        if stopped_by is not None:
+            progress.say(f"{stopped_by.name}: saved step {done}; the same command goes on from there")
+            break
     return Outcome(state, done, figures, 0 if last else signals.exit_code)
 
 
 def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
     if not start:
+        state = new_state(run)
         if run.config.init_from:
             progress.say(f"starting from the weights of {run.config.init_from}")
-        return new_state(run)
+        return state
     state = restored_state(run, start)
     progress.say(f"resuming {run.workdir} from step {start} of {run.rule.num_steps}")
     for line in changed_settings(run.checkpoints.description(start), run.config):
@@ -92,18 +106,18 @@ def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
     return state
 
 
-def _step(run: Run, state: TrainState, step: int, batches: Iterator[Batch], log: "_Log", first: bool) -> TrainState:
-    turn = run.rule.turn(step)
-    if step == turn.stage_start and turn.stage:
-        state = state.replace(opt_state=_fresh_optimizer(run, state.params))
-    batch = put_batch(run.mesh, dict(next(batches)))
-    if first:
-        with announced(log.progress, "compiling the train step"):
-            run.train_step.compile(state, batch, turn)
-        log.restart_clock()
-        log.progress.restart_clock()
-    state, metrics = run.train_step(state, batch, turn)
-    log.add(step, turn, metrics)
+def _begin(
+    run: Run, state: TrainState, step: int, batch: dict[str, jax.Array], turn: Turn, log: "_Log", progress: Progress
+) -> TrainState:
+    """What comes before the first step, and before that of every stage of incremental training."""
+    if turn.stage:
+        frozen = f"what width {turn.stage.frozen:g} reads is frozen" if turn.stage.frozen else "nothing is frozen"
+        progress.say(f"stage {turn.stage.number}: training width {turn.widths[0]:g}, {frozen}")
+        if turn.stage.frozen and step == turn.start:
+            state = state.replace(opt_state=_fresh_optimizer(run, state.params))
+    with progress.announced("compiling the train step"):
+        run.train_step.compile(state, batch, turn)
+    log.restart_clock()
     return state
 
 
@@ -117,13 +131,14 @@ class _Log:
 
     run: Run
     writer: MetricWriter
-    progress: Progress
+    progress: StepProgress
     pending: list[tuple[int, Turn, StepMetrics]] = field(default_factory=list)
     clock: float = field(default_factory=time.monotonic)
 
     def restart_clock(self) -> None:
-        """Leaves out of the images per second what came before."""
+        """Leaves what came before, such as compiling, out of the images per second and the time left."""
         self.clock = time.monotonic()
+        self.progress.restart_clock()
 
     def add(self, step: int, turn: Turn, metrics: StepMetrics) -> None:
         """Keeps a step's metrics without waiting for them."""
@@ -148,7 +163,7 @@ class _Log:
         seconds = time.monotonic() - self.clock
         step, turn, _ = self.pending[-1]
         scalars = scalars_of("train", figures) | {
-            "train/learning_rate": float(self.run.schedule(step - turn.stage_start)),
+            "train/learning_rate": float(self.run.schedule(step - turn.start)),
             "train/gradient_norm": float(fetched[-1].gradient_norm),
             "train/images_per_second": self.run.config.batch_size * len(self.pending) / seconds,
         }
@@ -157,15 +172,12 @@ class _Log:
             f"loss {figures_line(figures, 'loss')} | {scalars['train/images_per_second']:.0f} images/s"
         )
         self.pending.clear()
-        self.restart_clock()
+        self.clock = time.monotonic()
 
-    def evaluation(self, done: int, figures: dict[float, Figures]) -> dict[float, Figures]:
-        """Writes and returns the figures of an evaluation."""
+    def write_evaluation(self, done: int, figures: dict[float, Figures]) -> None:
+        """Writes the figures of an evaluation."""
         self.writer.write_scalars(done, scalars_of("eval", figures))
-        name = self.run.task.best_figure
-        self.progress.say(f"step {done}: {name} % {figures_line(figures, name)}")
-        self.restart_clock()
-        return figures
+        self.clock = time.monotonic()
 
     def close(self) -> None:
         """Flushes and closes the writers."""

@@ -24,7 +24,10 @@ class JsonLinesWriter(MetricWriter):
         """Opens the file; lines of steps after `start_step`, which a killed run has left, are dropped."""
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(kept))
+        # Renamed into place: a kill in between must not cost the lines that are there.
+        rewritten = path.with_suffix(".rewritten")
+        rewritten.write_text("".join(kept))
+        rewritten.replace(path)
         self._file = path.open("a")
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from slimjax.analysis.tables import print_table, width_table
 from slimjax.tasks.task import Figures
 from slimjax.training.checkpoints import Checkpoints
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
-from slimjax.training.progress import Progress, announced
+from slimjax.training.progress import Progress
 from slimjax.training.run import Run, check_start, create_run, restored_state, trained_weights
 
 CALIBRATED = "calibrated"
@@ -28,7 +28,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     outcome = train_loop(run)
     if outcome.figures:
         _print_figures(run, outcome.figures)
-        if jax.process_index() == 0:
+        if _leads():
             print(f"checkpoints: {run.checkpoints.directory}")
             logs = workdir.absolute()
             print(f"logs: {logs / JSON_LINES} and {logs / 'tensorboard'} (tensorboard --logdir {workdir})")
@@ -40,8 +40,8 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> int:
     """Evaluates a checkpoint at every width and prints its figures."""
     run = create_run(config, workdir)
     step, weights = trained_weights(run, which)
-    with Progress("evaluating", 0) as progress, announced(progress, f"evaluating step {step} of {workdir}"):
-        figures = Evaluator(run.task, run.mesh)(weights.params, weights.batch_stats)
+    with _progress() as progress, progress.announced(f"evaluating step {step} of {workdir}"):
+        figures = Evaluator(run.task, run.mesh, progress)(weights.params, weights.batch_stats)
     _print_figures(run, figures)
     return 0
 
@@ -54,21 +54,32 @@ def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
     run = create_run(config, workdir)
     step = run.checkpoints.find(which)
     state = restored_state(run, step)
-    with Progress("calibrating", 0) as progress:
-        with announced(progress, f"calibrating step {step} on {config.calibration_batches} batches"):
-            batches = islice(run.task.train_batches(step), config.calibration_batches)
+    with _progress() as progress:
+        count = config.calibration_batches
+        with progress.announced(f"calibrating step {step} on {count} batches"):
+            batches = progress.track(islice(run.task.train_batches(step), count), "calibrating", count)
             statistics = calibrate_statistics(run.task, run.mesh, state.params, state.batch_stats, batches)
-        with announced(progress, "evaluating"):
-            figures = Evaluator(run.task, run.mesh)(state.params, statistics)
+        with progress.announced("evaluating"):
+            figures = Evaluator(run.task, run.mesh, progress)(state.params, statistics)
     target = Checkpoints(workdir / CALIBRATED)
     shutil.rmtree(target.directory, ignore_errors=True)
     target.save(state.replace(batch_stats=statistics), run.description(step), figures, run.task.best_figure)
     target.close()
     _print_figures(run, figures)
-    print(f"calibrated checkpoint: {target.directory} (evaluate it with --mode=eval --workdir={workdir / CALIBRATED})")
+    if _leads():
+        print(f"calibrated checkpoint: {target.directory} (evaluate it: --mode=eval --workdir={workdir / CALIBRATED})")
     return 0
 
 
+def _leads() -> bool:
+    """Whether this process is the one that prints and writes logs."""
+    return jax.process_index() == 0
+
+
+def _progress() -> Progress:
+    return Progress(enabled=_leads())
+
+
 def _print_figures(run: Run, figures: dict[float, Figures]) -> None:
-    if jax.process_index() == 0:
+    if _leads():
         print_table(width_table(run.task.model, run.task.image_size, figures))

@@ -1,7 +1,6 @@
 """The one optimiser that all widths share."""
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from slimjax.errors import UserError
+from slimjax.errors import UserError, did_you_mean
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import parameter_roles
 
@@ -93,9 +92,8 @@ def _optax_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
         if takes_learning_rate(value) and not candidate.startswith(("_", "scale_by"))
     ]
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(
-            f"optimizer.name={name!r} is no optimiser of optax; {hint}choose one of {', '.join(sorted(names))}"
+            f"optimizer.name={name!r} is no optimiser of optax{did_you_mean(name, names)}; "
+            f"choose one of {', '.join(sorted(names))}"
         )
     return getattr(optax, name)

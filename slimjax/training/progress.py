@@ -1,26 +1,26 @@
-"""What a person sees while something takes long: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while something takes long: live bars on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from slimjax.tasks.task import Figures
 
+Item = TypeVar("Item")
+
 
 class Progress:
-    """Progress of a counted loop, with its current figures. Everything goes to stderr; results go to stdout."""
+    """Lines and bars of one command. Everything goes to stderr; results go to stdout."""
 
-    def __init__(self, description: str, total: int, start: int = 0, enabled: bool = True) -> None:
-        """Starts at `start` of `total` steps; `enabled=False` is for the processes that do not write logs."""
+    def __init__(self, enabled: bool = True) -> None:
+        """Shows nothing yet; `enabled=False` is for the processes that do not write logs."""
         self._console = Console(stderr=True, quiet=not enabled, highlight=False)
-        self._description, self._total, self._start, self._step = description, total, start, start
-        self._began = time.monotonic()
         self._live = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -31,7 +31,6 @@ class Progress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._live.add_task(description, total=total, completed=start, figures="")
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -39,6 +38,42 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays, above the bars where there are any."""
+        self._console.print(line, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def announced(self, what: str) -> Iterator[None]:
+        """Says that something longer begins and, when it is done, how long it took."""
+        began = time.monotonic()
+        self.say(f"{what} ...")
+        yield
+        self.say(f"{what}: {time.monotonic() - began:.1f} s")
+
+    def track(self, items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+        """The items, counted by a bar that goes when they are through; without a terminal nothing is shown."""
+        task = self._live.add_task(what, total=total, figures="")
+        try:
+            for item in items:
+                yield item
+                self._live.advance(task)
+        finally:
+            self._live.remove_task(task)
+
+    def steps(self, what: str, total: int, start: int) -> "StepProgress":
+        """A bar of steps with their current figures, beginning at `start` of `total`."""
+        task = self._live.add_task(what, total=total, completed=start, figures="")
+        return StepProgress(self, self._live, task, start)
+
+
+class StepProgress:
+    """The bar of a loop over steps."""
+
+    def __init__(self, progress: Progress, live: RichProgress, task: TaskID, start: int) -> None:
+        """Made by `Progress.steps`."""
+        self._progress, self._live, self._task = progress, live, task
+        self._began, self._start, self._step = time.monotonic(), start, start
 
     def restart_clock(self) -> None:
         """Leaves what has happened so far, such as compiling, out of the time left."""
@@ -53,23 +88,11 @@ class Progress:
     def report(self, figures: str) -> None:
         """Shows current figures: beside the bar on a terminal, as a line with the time left elsewhere."""
         self._live.update(self._task, figures=figures)
-        if not self._console.is_terminal:
-            elapsed = time.monotonic() - self._began
-            left = elapsed / max(1, self._step - self._start) * (self._total - self._step)
-            self.say(f"{self._description} {self._step}/{self._total}, {left:.0f} s left: {figures}")
-
-    def say(self, line: str) -> None:
-        """Prints a line that stays, above the bar where there is one."""
-        self._console.print(line, soft_wrap=True, markup=False)
-
-
-@contextmanager
-def announced(progress: Progress, what: str) -> Iterator[None]:
-    """Says that something longer begins and, when it is done, how long it took."""
-    began = time.monotonic()
-    progress.say(f"{what} ...")
-    yield
-    progress.say(f"{what}: {time.monotonic() - began:.1f} s")
+        if not self._live.console.is_terminal:
+            task = self._live.tasks[self._live.task_ids.index(self._task)]
+            total = int(task.total or 0)
+            left = (time.monotonic() - self._began) / max(1, self._step - self._start) * (total - self._step)
+            self._progress.say(f"{task.description} {self._step}/{total}, {left:.0f} s left: {figures}")
 
 
 def figures_line(figures: Mapping[float, Figures], name: str) -> str:

@@ -218,7 +218,7 @@ def _with_weights_of(run: Run, state: TrainState) -> TrainState:
     source = _checkpoints_to_start_from(run.config)
     step = source.find("latest")
     stored = source.description(step)
-    check_same_network(stored, run.config, run.num_classes, source.directory / str(step))
+    check_same_network(stored, run.config, run.num_classes, source.directory / str(step), "config.init_from")
     weights = source.restore_weights(step, state_shapes(run))
     source.close()
     return state.replace(params=weights.params, batch_stats=weights.batch_stats)

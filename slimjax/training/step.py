@@ -24,7 +24,7 @@ from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, settled
 from slimjax.training.state import TrainState
-from slimjax.training.switches import Turn
+from slimjax.training.switches import Stage, Turn
 
 
 class LocalSums(struct.PyTreeNode):
@@ -126,18 +126,18 @@ def _masked(values: Tree, trained: Tree | None) -> Tree:
 
 
 def trained_elements(task: Task, turn: Turn) -> Tree | None:
-    """Which elements of the parameters a turn may change: those its widths read and the frozen width does not."""
-    if turn.frozen is None:
+    """Which elements of the parameters a turn may change, None being all; see Stage."""
+    if turn.stage is None:
         return None
     read = [active_masks(task.model, width) for width in turn.widths]
     trained = jax.tree.map(lambda *masks: sum(masks) > 0, *read)
-    if not turn.frozen:
+    if turn.stage.frozen is None:
         return trained
-    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.frozen))
+    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.stage.frozen))
 
 
-ProgramKey = tuple[str, tuple[float, ...], float | None]
-"""What a compiled program does, for which widths, and what it freezes."""
+ProgramKey = tuple[str, tuple[float, ...], Stage | None]
+"""What a compiled program does, for which widths, and in which stage of incremental training."""
 
 
 class TrainStep:
@@ -202,13 +202,12 @@ class TrainStep:
 
     def _keys(self, turn: Turn) -> list[ProgramKey]:
         if self.fused:
-            return [("fused", turn.widths, turn.frozen)] * 2
+            return [("fused", turn.widths, turn.stage)] * 2
         first, *others = turn.widths
-        frozen_after = turn.widths if turn.frozen is not None else ()
         return [
             ("first", (first,), None),
             *(("next", (width,), None) for width in others),
-            ("update", frozen_after, turn.frozen),
+            ("update", (), turn.stage),
         ]
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:

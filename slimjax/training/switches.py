@@ -9,21 +9,38 @@ from slimjax.errors import UserError
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of incremental training: schedule and optimiser start anew, and only some parameters change.
+
+    Those are the ones that the turn's widths read and the frozen width does not.
+
+    Attributes:
+      number: from 1.
+      start: the step at which it begins.
+      frozen: the width whose parameters stay as they are; None in the first stage.
+    """
+
+    number: int
+    start: int
+    frozen: float | None
+
+
+@dataclass(frozen=True)
 class Turn:
     """What one step trains.
 
     Attributes:
       widths: of the step, widest first; their gradients are summed.
-      stage: counts up whenever training starts afresh with another part of the network.
-      stage_start: the step at which the stage began, where schedule and optimiser started anew.
-      frozen: None, or the width whose parameters, like all those that `widths` does not read, stay as they are;
-        0.0 freezes none but those that are not read.
+      stage: None where all parameters are trained from the first step to the last.
     """
 
     widths: tuple[float, ...]
-    stage: int = 0
-    stage_start: int = 0
-    frozen: float | None = None
+    stage: Stage | None = None
+
+    @property
+    def start(self) -> int:
+        """The step from which schedule and optimiser count."""
+        return self.stage.start if self.stage else 0
 
 
 @dataclass(frozen=True)
@@ -64,9 +81,9 @@ def incremental(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchR
     del seed
 
     def turn(step: int) -> Turn:
-        stage = min(step // num_steps, len(widths) - 1)
-        frozen = widths[stage - 1] if stage else 0.0
-        return Turn((widths[stage],), stage, stage * num_steps, frozen)
+        index = min(step // num_steps, len(widths) - 1)
+        frozen = widths[index - 1] if index else None
+        return Turn((widths[index],), Stage(index + 1, index * num_steps, frozen))
 
     return SwitchRule(turn, num_steps * len(widths))
 

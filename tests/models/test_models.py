@@ -177,7 +177,7 @@ def test_any_input_size_and_number_of_classes(name, stem, size):
 
 def test_mistakes_are_told_before_anything_is_built():
     for arguments, options, message in [
-        (("mobilenet_v3", (1.0,), 10), {}, r"model.name='mobilenet_v3' is unknown; did you mean 'mobilenet_v"),
+        (("mobilenet_v3", (1.0,), 10), {}, r"model.name='mobilenet_v3' is unknown \(did you mean 'mobilenet_v"),
         (("mobilenet_v1", (1.0, 0.5), 10), {}, "strictly ascending"),
         (("mobilenet_v1", (1.0,), 0), {}, "num_classes=0"),
         (("mobilenet_v1", (1.0,), 10), {"tail_bn": "shared"}, "mobilenet_v1 has no option tail_bn; it has"),

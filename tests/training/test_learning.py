@@ -13,6 +13,7 @@ from slimjax.configs import digits
 
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.loop import train
+from slimjax.training.progress import Progress
 from slimjax.training.run import create_run
 
 NUM_STEPS = 150
@@ -71,7 +72,7 @@ def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switcha
     counts = {}
     for devices, batch_size in ((1, 50), (8, 24)):
         run.config.batch_size = batch_size
-        evaluate = Evaluator(run.task, meshes[devices])
+        evaluate = Evaluator(run.task, meshes[devices], Progress(enabled=False))
         figures = evaluate(params, batch_stats)
         for width, row in outcome.figures.items():
             np.testing.assert_allclose(figures[width]["top1_error"], row["top1_error"], rtol=1e-5)
@@ -84,7 +85,7 @@ def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switcha
 def test_calibration_repairs_destroyed_statistics(switchable):
     run, outcome = switchable
     destroyed = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), outcome.state.batch_stats)
-    evaluate = Evaluator(run.task, run.mesh)
+    evaluate = Evaluator(run.task, run.mesh, Progress(enabled=False))
     assert min(top1_errors(evaluate(outcome.state.params, destroyed)).values()) > 50
     batches = islice(run.task.train_batches(0), 8)
     repaired = calibrate_statistics(run.task, run.mesh, outcome.state.params, destroyed, batches)

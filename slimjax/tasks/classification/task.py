@@ -1,5 +1,6 @@
 """Image classification as a task of the one trainer."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ class ClassificationTask:
         self.model = model
         self.info = info
         self.num_train_examples = info.num_train_examples
+        self.num_eval_batches = math.ceil(info.num_eval_examples / config.batch_size)
         self.image_size: int = config.dataset.image_size
 
     def loss(

@@ -1,12 +1,10 @@
 """What a `dataset` config may hold, checked without TensorFlow."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 
 import ml_collections
 
-from slimjax.errors import UserError
+from slimjax.errors import UserError, did_you_mean
 
 CROP_AREAS = {"inception": (0.08, 1.0), "mobile": (0.25, 1.0)}
 AUGMENTATIONS = ("none", "basic", *CROP_AREAS)
@@ -72,9 +70,3 @@ def per_process_batch_size(batch_size: int, process_index: int, process_count: i
             f"{process_count}"
         )
     return batch_size // process_count
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error line that names what `name` resembles; empty if it resembles nothing known."""
-    matches = difflib.get_close_matches(name, known, n=3)
-    return f" (did you mean {' or '.join(repr(match) for match in matches)}?)" if matches else ""

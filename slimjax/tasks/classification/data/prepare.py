@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import requests
 
-from slimjax.errors import UserError
+from slimjax.errors import UserError, did_you_mean
 from slimjax.tasks.classification.data import fashion_mnist
-from slimjax.tasks.classification.data.config import did_you_mean
 from slimjax.tasks.classification.data.digits import Digits
 from slimjax.tensorflow_import import silent_tfds, tf, tfds
 
