@@ -12,18 +12,13 @@ output of the one convolution or dense layer where they are largest, which infer
 
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from rich.console import Console
-from rich.progress import track
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
@@ -38,6 +33,7 @@ from slimjax.models import SlimmableNetwork
 from slimjax.tasks.classification.data import count_classes
 from slimjax.tasks.classification.task import create_network
 from slimjax.training.mesh import check_platform
+from slimjax.training.progress import Progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -132,40 +128,27 @@ def _num_classes(config: ConfigDict) -> int:
 def _report(config: ConfigDict, model: SlimmableNetwork, image_size: int, batch_sizes: list[int]) -> ProfileReport:
     """Counts, and measures for every batch size, with progress on stderr."""
     latencies, layer_latencies = {}, {}
-    for size in batch_sizes:
-        with _announced(f"compiling and timing {len(model.widths)} widths, batch {size}"):
-            latencies[size] = measure_latency(model, random_variables(model), image_size, size, _REPEATS.value)
-        if _LAYERS.value:
-            with _announced(f"compiling and timing every layer by itself, batch {size}"):
-                layer_latencies[size] = measure_layer_latency(model, image_size, size, _REPEATS.value, _tracked)
+    repeats = _REPEATS.value
+    with Progress() as progress:
+        for size in batch_sizes:
+            with progress.announced(f"compiling and timing {len(model.widths)} widths, batch {size}"):
+                latencies[size] = measure_latency(model, random_variables(model), image_size, size, repeats)
+            if _LAYERS.value:
+                with progress.announced(f"compiling and timing every layer by itself, batch {size}"):
+                    layer_latencies[size] = measure_layer_latency(model, image_size, size, repeats, progress.track)
     return ProfileReport(
         model=config.model.name,
         num_classes=model.num_classes,
         image_size=image_size,
         dtype=np.dtype(model.dtype).name,
         machine=describe_machine(),
-        repeats=_REPEATS.value,
+        repeats=repeats,
         total_params=total_params(model),
         widths=profile_model(model, image_size),
         latencies=latencies,
         layer_latencies=layer_latencies,
         with_layers=_LAYERS.value,
     )
-
-
-@contextmanager
-def _announced(what: str) -> Iterator[None]:
-    """Says on stderr that something longer begins and, when it is done, how long it took."""
-    began = time.monotonic()
-    print(f"{what} ...", file=sys.stderr, flush=True)
-    yield
-    print(f"{what}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-
-
-def _tracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """The items, counted by a bar on stderr where that is a terminal."""
-    console = Console(stderr=True)
-    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _print(report: ProfileReport) -> None:

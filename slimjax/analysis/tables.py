@@ -104,4 +104,4 @@ def _latency_headers(batch_sizes: Iterable[int]) -> list[str]:
 
 
 def _latency_cells(latencies: Mapping[int, Latency]) -> list[str]:
-    return [f"{ms:.3g}" if ms < 100 else f"{ms:.0f}" for of in latencies.values() for ms in (of.median_ms, of.p95_ms)]
+    return [f"{ms:,.2f}" for of in latencies.values() for ms in (of.median_ms, of.p95_ms)]
