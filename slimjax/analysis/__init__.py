@@ -1,1 +1,1 @@
-"""What a network costs: parameters and multiply-adds, per width."""
+"""What a network costs: parameters, multiply-adds, activations and latency, per width and layer."""

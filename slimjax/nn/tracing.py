@@ -15,31 +15,73 @@ Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class LayerCall:
+    """What has to be known to run a layer by itself as a network does; equal calls cost the same, wherever they are.
+
+    Attributes:
+      layer: the layer outside of its network, without a name.
+      input: shape, batch first, and dtype of the array that came in.
+      arguments: what else it was called with, all of it static: active channels, a switch.
+      keywords: of those, the ones given by name.
+    """
+
+    layer: SlimmableLayer
+    input: jax.ShapeDtypeStruct
+    arguments: tuple[Any, ...]
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
+        """Applies the layer to another array of the same shape, apart from the batch."""
+        output: Any = self.layer.apply(variables, x, *self.arguments, **dict(self.keywords))
+        return output
+
+    def variable_shapes(self) -> Any:
+        """Shapes and dtypes of the variables that a call reads, as the layer alone stores them."""
+        layer: Any = self.layer
+        keywords = dict(self.keywords)
+        shapes = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, *self.arguments, **keywords), self.input)
+        return _selected(shapes, ((), layer.variables_read(self.input, *self.arguments, **keywords)))
+
+
+@dataclass(frozen=True)
 class LayerTrace:
     """One call of a slimmable layer.
 
     Attributes:
       path: keys of the layer in the variables' tree.
-      layer: the layer outside of its network, without a name.
-      input_shape: of the array that came in, batch first.
-      output_shape: of the array that went out, batch first.
+      call: the layer and what came in.
+      output: shape, batch first, and dtype of the array that went out.
       macs: multiply-adds of the call for the whole batch.
       variables: what it read, with the active parts.
       source: path of the layer whose very output came in; None if anything has been done to it in between.
     """
 
     path: Path
-    layer: SlimmableLayer
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    call: LayerCall
+    output: jax.ShapeDtypeStruct
     macs: int
     variables: tuple[Variable, ...]
     source: Path | None
 
     @property
+    def layer(self) -> SlimmableLayer:
+        """The layer outside of its network, without a name."""
+        return self.call.layer
+
+    @property
     def kind(self) -> type[SlimmableLayer]:
         """The layer's class."""
         return type(self.layer)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the array that came in, batch first."""
+        return self.call.input.shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the array that went out, batch first."""
+        return self.output.shape
 
 
 @lru_cache(maxsize=16)
@@ -59,10 +101,11 @@ def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[
         output = call(*args, **kwargs)
         layer = context.module
         if isinstance(layer, SlimmableLayer) and context.method_name == "__call__":
-            x, alone = args[0], layer.clone(parent=None, name=None)
+            x, *rest = args
+            alone = LayerCall(layer.clone(parent=None, name=None), _struct(x), tuple(rest), tuple(kwargs.items()))
             read, macs = layer.variables_read(*args, **kwargs), layer.macs(x, output)
             _, source = outputs.get(id(x), (x, None))
-            traces.append(LayerTrace(layer.path, alone, x.shape, output.shape, macs, read, source))
+            traces.append(LayerTrace(layer.path, alone, _struct(output), macs, read, source))
             outputs[id(output)] = output, layer.path
         return output
 
@@ -70,6 +113,14 @@ def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[
     with nn.intercept_methods(record):
         jax.eval_shape(lambda v, images: model.apply(v, images, width=width), variables, _images(image_size))
     return tuple(traces)
+
+
+def variables_at(model: nn.Module, variables: Any, width: float) -> Any:
+    """The variables that a width reads, each as it is stored: kernels at their widest, no other width's batch norms.
+
+    A compiled call takes them in much faster than all of them, since every array costs time when it is dispatched.
+    """
+    return _selected(variables, *((layer.path, layer.variables) for layer in trace_layers(model, width)))
 
 
 def active_masks(model: nn.Module, width: float, collection: str = "params") -> Any:
@@ -96,6 +147,23 @@ def parameter_roles(model: nn.Module) -> Any:
                         node = node[key]
                     node[last] = variable.role
     return roles
+
+
+def _selected(variables: Any, *read: tuple[Path, tuple[Variable, ...]]) -> Any:
+    """The part of a tree of variables that layers read, given as pairs of a layer's path and its variables."""
+    selected: dict[str, Any] = {}
+    for path, of_layer in read:
+        for variable in of_layer:
+            node = selected
+            *above, last = (variable.collection, *path, *variable.path)
+            for key in above:
+                node = node.setdefault(key, {})
+            node[last] = read_variable(variables, path, variable)
+    return selected
+
+
+def _struct(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _images(size: int) -> jax.ShapeDtypeStruct:

@@ -88,6 +88,21 @@ class ClassificationTask:
         )
 
 
+def create_network(config: ConfigDict, num_classes: int, **options: Any) -> SlimmableNetwork:
+    """Builds the network of a configuration.
+
+    Args:
+      config: a whole configuration, see configs/default.py.
+      num_classes: outputs of the classifier.
+      **options: further attributes of the network, which no configuration has.
+
+    Raises:
+      UserError: if something in `config.model` or `config.dtype` is unknown or out of range.
+    """
+    given = {key: value for key, value in config.model.items() if value is not None}
+    return create_model(**given, num_classes=num_classes, dtype=compute_dtype(config.dtype), **options)
+
+
 def create_task(
     config: ConfigDict,
     batch_norm_axis: str | None = None,
@@ -105,14 +120,8 @@ def create_task(
     """
     if not 0.0 <= config.label_smoothing < 1.0:
         raise UserError(f"label_smoothing={config.label_smoothing} has to be at least 0 and below 1")
-    given = {key: value for key, value in config.model.items() if value is not None}
-    options = {
-        **given,
-        "dtype": compute_dtype(config.dtype),
-        "batch_norm_axis": batch_norm_axis,
-        "batch_norm_groups": batch_norm_groups,
-    }
+    options = {"batch_norm_axis": batch_norm_axis, "batch_norm_groups": batch_norm_groups}
     # Once without the data set's classes: a mistake in the model shows before any data set is prepared.
-    create_model(**options, num_classes=1)
+    create_network(config, num_classes=1, **options)
     info = data.load_info(config.dataset)
-    return ClassificationTask(config, create_model(**options, num_classes=info.num_classes), info)
+    return ClassificationTask(config, create_network(config, info.num_classes, **options), info)

@@ -40,6 +40,8 @@ def check_dataset_config(dataset_config: ml_collections.ConfigDict) -> None:
             f"dataset.augmentation={dataset_config.augmentation!r} does not exist; choose one of "
             f"{', '.join(AUGMENTATIONS)}{did_you_mean(dataset_config.augmentation, AUGMENTATIONS)}"
         )
+    if dataset_config.name == "folder" and not dataset_config.data_dir:
+        raise UserError("dataset.data_dir='' with dataset.name='folder'; give the folder that holds train/CLASS/*.jpg")
     for key in ("image_size", "shuffle_buffer"):
         if dataset_config[key] < 1:
             raise UserError(f"dataset.{key}={dataset_config[key]} is not a positive number; give 1 or more")

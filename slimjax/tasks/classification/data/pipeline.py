@@ -34,6 +34,18 @@ def load_info(dataset_config: ml_collections.ConfigDict) -> DatasetInfo:
     )
 
 
+def count_classes(dataset_config: ml_collections.ConfigDict) -> int:
+    """The number of classes, without fetching or preparing anything.
+
+    Raises:
+      UserError: if the config is wrong, there is no such data set, or it is not of image classification.
+    """
+    check_dataset_config(dataset_config)
+    from slimjax.tasks.classification.data.sources import class_names
+
+    return len(class_names(dataset_config))
+
+
 def train_batches(
     dataset_config: ml_collections.ConfigDict,
     *,

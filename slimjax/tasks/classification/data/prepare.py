@@ -22,23 +22,37 @@ if fashion_mnist.DEBIAN_DIR.is_dir():
     _OWN_BUILDERS["fashion_mnist"] = fashion_mnist.DebianFashionMnist
 
 
-def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Opens the named image-classification data set, ready to be read.
+def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Finds the named image-classification data set, whose files may be absent: it knows its features without them.
 
     Args:
       name: as tfds writes it: "name", "name/config", "name:version".
       data_dir: where prepared data sets lie; "" is tfds's default.
 
     Raises:
-      UserError: if there is none, it is of another kind, or its files cannot be had.
+      UserError: if there is none, or it is of another kind.
+    """
+    with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
+        builder = _construct_builder(name, data_dir or None)
+    _check_features(name, builder.info.features)
+    return builder
+
+
+def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Opens the named image-classification data set, ready to be read.
+
+    Args:
+      name: as `find_builder`.
+      data_dir: likewise.
+
+    Raises:
+      UserError: as `find_builder`, and if its files cannot be had.
     """
 
     def construct() -> tfds.core.DatasetBuilder:
         return _construct_builder(name, data_dir or None)
 
-    with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
-        builder = construct()
-    _check_features(name, builder.info.features)
+    builder = find_builder(name, data_dir)
     if _is_prepared(builder):
         return builder
     if type(builder) in _OWN_BUILDERS.values():

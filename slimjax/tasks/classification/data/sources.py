@@ -5,9 +5,8 @@ from typing import Protocol
 
 import ml_collections
 
-from slimjax.errors import UserError
 from slimjax.tasks.classification.data.folder import FolderSource
-from slimjax.tasks.classification.data.prepare import open_builder
+from slimjax.tasks.classification.data.prepare import find_builder, open_builder
 from slimjax.tasks.classification.data.splits import ExampleRange
 from slimjax.tensorflow_import import silent_tfds, tf, tfds
 
@@ -71,9 +70,16 @@ def open_source(dataset_config: ml_collections.ConfigDict) -> Source:
       UserError: if there is no such data set, it has no images and labels, or it is not there and cannot be fetched.
     """
     if dataset_config.name == "folder":
-        if not dataset_config.data_dir:
-            raise UserError(
-                "dataset.data_dir='' with dataset.name='folder'; give the folder that holds train/CLASS/*.jpg"
-            )
         return FolderSource(dataset_config.data_dir)
     return TfdsSource(open_builder(dataset_config.name, dataset_config.data_dir))
+
+
+def class_names(dataset_config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The classes of the data set that the config names. Only those of an image folder need its files.
+
+    Raises:
+      UserError: if there is no such data set, or it has no images and labels.
+    """
+    if dataset_config.name == "folder":
+        return open_source(dataset_config).class_names
+    return tuple(find_builder(dataset_config.name, dataset_config.data_dir).info.features["label"].names)

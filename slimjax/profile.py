@@ -1,0 +1,164 @@
+"""Counts and times every width of a slimmable network: parameters, MACs, activations, latency on this machine.
+
+python -m slimjax.profile --config=configs/s_mobilenet_v2.py                    a row for every width
+python -m slimjax.profile --config=configs/s_mobilenet_v2.py --nolatency        counts alone, nothing is compiled
+python -m slimjax.profile --workdir=DIR --batch_sizes=1,8 --layers              a trained network, layer by layer
+python -m slimjax.profile --config=... --format=csv --output=FILE               or json
+
+No data set is needed, and weights are random: time does not depend on values. MACs and activations are of one image.
+"Activations" adds up the outputs of all convolutions, batch norms and dense layers; "largest layer" is the input and
+output of the one convolution or dense layer where they are largest, which inference needs at least.
+"""
+
+import os
+import sys
+from contextlib import nullcontext
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from slimjax import cli
+from slimjax.allocator import keep_freed_memory
+from slimjax.analysis.latency import check_measurable, measure_latency, measure_layer_latency, random_variables
+from slimjax.analysis.machine import describe_machine
+from slimjax.analysis.profile import profile_model, profile_width, total_params
+from slimjax.analysis.profile_report import ProfileReport, as_csv, as_json
+from slimjax.analysis.tables import print_profile
+from slimjax.configuration import check_keys, config_of_run, let_overrides_win
+from slimjax.errors import UserError
+from slimjax.models import SlimmableNetwork
+from slimjax.tasks.classification.data import count_classes
+from slimjax.tasks.classification.task import create_network
+from slimjax.training.mesh import check_platform
+from slimjax.training.progress import Progress
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, whose configuration is taken.")
+_NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", None, "Outputs of the classifier; those of the run or the data set where it is not given."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Pixels of the images' side; config.dataset.image_size if absent."
+)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Images of one timed call; several, as in 1,8, are timed each.")
+_REPEATS = flags.DEFINE_integer("repeats", 50, "Timed calls, of which the median and 95th percentile are reported.")
+_LATENCY = flags.DEFINE_boolean("latency", True, "Whether to compile and time, rather than count alone.")
+_LAYERS = flags.DEFINE_boolean("layers", False, "Whether to report every layer too; each is timed by itself.")
+_FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "json"], "How to print.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than printing.")
+
+
+def main() -> int:
+    """Counts, measures and prints what the flags ask for; returns the exit code."""
+    batch_sizes = _batch_sizes() if _LATENCY.value else []
+    _check_output()
+    config = _config()
+    check_keys(config)
+    keep_freed_memory()
+    check_platform(config.platform)
+    cli.use_compilation_cache()
+    image_size = config.dataset.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
+    _print(_report(config, _model(config, image_size, batch_sizes), image_size, batch_sizes))
+    return 0
+
+
+def _batch_sizes() -> list[int]:
+    try:
+        sizes = [int(size) for size in _BATCH_SIZES.value]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise UserError(f"--batch_sizes={','.join(_BATCH_SIZES.value)} has to be numbers of at least 1, such as 1,8")
+    return list(dict.fromkeys(sizes))
+
+
+def _check_output() -> None:
+    """UserError if the output could not be written, before minutes are spent on what would go there."""
+    if not _OUTPUT.value:
+        return
+    path = Path(_OUTPUT.value).expanduser()
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--output={path} cannot be written; give a file in a folder that exists and is yours")
+
+
+def _config() -> ConfigDict:
+    """The configuration of the flags, or of a trained run."""
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if not _WORKDIR.value:
+        let_overrides_win(_CONFIG.value, overrides)
+        return _CONFIG.value
+    if cli.config_is_given():
+        raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
+    return config_of_run(Path(_WORKDIR.value).expanduser(), "latest", overrides)
+
+
+def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> SlimmableNetwork:
+    """The network, once nothing is known to be in the way of counting and timing it."""
+    # With any number of classes, since finding theirs may take seconds.
+    model = create_network(config, num_classes=1)
+    profile_width(model, model.widths[-1], image_size)
+    for batch_size in batch_sizes:
+        check_measurable(model, image_size, batch_size, _REPEATS.value)
+    return create_network(config, _num_classes(config))
+
+
+def _num_classes(config: ConfigDict) -> int:
+    """Of the flag, the trained run or the data set, in this order."""
+    if _NUM_CLASSES.value is not None:
+        return _NUM_CLASSES.value
+    if _WORKDIR.value:
+        # Imported late, since orbax takes seconds.
+        from slimjax.training.checkpoints import Checkpoints
+
+        checkpoints = Checkpoints(Path(_WORKDIR.value).expanduser())
+        return checkpoints.description(checkpoints.find("latest")).num_classes
+    try:
+        return count_classes(config.dataset)
+    except UserError as error:
+        raise UserError(f"{error}; or give --num_classes") from error
+
+
+def _report(config: ConfigDict, model: SlimmableNetwork, image_size: int, batch_sizes: list[int]) -> ProfileReport:
+    """Counts, and measures for every batch size, with progress on stderr."""
+    latencies, layer_latencies = {}, {}
+    repeats = _REPEATS.value
+    with Progress() as progress:
+        for size in batch_sizes:
+            with progress.announced(f"compiling and timing {len(model.widths)} widths, batch {size}"):
+                latencies[size] = measure_latency(model, random_variables(model), image_size, size, repeats)
+            if _LAYERS.value:
+                with progress.announced(f"compiling and timing every layer by itself, batch {size}"):
+                    layer_latencies[size] = measure_layer_latency(model, image_size, size, repeats, progress.track)
+    return ProfileReport(
+        model=config.model.name,
+        num_classes=model.num_classes,
+        image_size=image_size,
+        dtype=np.dtype(model.dtype).name,
+        machine=describe_machine(),
+        repeats=repeats,
+        total_params=total_params(model),
+        widths=profile_model(model, image_size),
+        latencies=latencies,
+        layer_latencies=layer_latencies,
+        with_layers=_LAYERS.value,
+    )
+
+
+def _print(report: ProfileReport) -> None:
+    path = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
+    with path.open("w") if path else nullcontext(sys.stdout) as file:
+        if _FORMAT.value == "table":
+            print_profile(report, file)
+        else:
+            file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
+
+
+if __name__ == "__main__":
+    cli.run(main, default_config=str(files("slimjax.configs") / "digits.py"))
