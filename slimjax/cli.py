@@ -65,7 +65,10 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
     # loaded when the flag is defined, before anything here could tell its overrides' mistakes.
     config = _config_arguments(argv) or [f"--config={default_config}"]
     others = [argument for argument in argv[1:] if argument not in config]
-    if not Path(path := config[-1].partition("=")[2] or config[-1]).is_file():
+    given = config[0].partition("=")[2] or config[-1]
+    # What follows a colon is for the file's get_config.
+    path, colon, _ = given.partition(":")
+    if not Path(path).is_file():
         sys.exit(_fail(f"--config={path}: there is no such file; the project's own are in configs/"))
     # ml_collections looks for overrides here, and only behind the file.
     sys.argv[1:] = [*config, *others]
@@ -74,7 +77,12 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
         # A configuration that cannot be loaded says so when its content is first asked for.
         list(flags.FLAGS.config)
     except flags.Error as error:
-        sys.exit(_fail(" ".join(str(error).split())))
+        cause = _raised_by_config(error)
+        if cause is None:
+            sys.exit(_fail(" ".join(str(error).split())))
+        if colon and isinstance(cause, TypeError) and "get_config() takes 0 positional" in str(cause):
+            sys.exit(_fail(f"--config={given}: this file takes nothing behind a colon; the published rows' do"))
+        sys.exit(_fail(f"--config={given}: {' '.join(str(cause).split())}"))
     except (AttributeError, KeyError) as error:
         # ml_collections quotes its own message, line ends and all.
         message = str(error).replace("\\n", " ").replace("\\'", "'").replace("'\"", "'").strip("\"'")
@@ -84,6 +92,18 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
     except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
     return rest
+
+
+def _raised_by_config(error: BaseException) -> BaseException | None:
+    """What a configuration file raised while it loaded; None if the error came from elsewhere.
+
+    ml_collections raises its own error with the whole traceback as the message, and absl another on top of it.
+    """
+    while error.__context__ is not None:
+        wrapper, error = error, error.__context__
+        if "Error whilst parsing config file" in str(wrapper) and "Error whilst" not in str(error):
+            return error
+    return None
 
 
 def _fail(message: str) -> int:

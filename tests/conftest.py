@@ -19,6 +19,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from flax.traverse_util import flatten_dict  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +73,23 @@ def assert_refused():
         assert not out
 
     return check
+
+
+@pytest.fixture(scope="session")
+def elements_of():
+    """Slices a network by hand, by the rules of the papers."""
+
+    def elements(stored, narrow_shapes, switch):
+        """For every variable of the network that has one width only: where it is stored, and which elements it has."""
+        stored = flatten_dict(stored)
+        in_groups = any("reduce" in path for path in stored) and any("depthwise" in path for path in stored)
+        for path, narrow in flatten_dict(narrow_shapes).items():
+            source = tuple(f"switch_{switch}" if key == "switch_0" else key for key in path)
+            axes = [np.arange(size) for size in narrow.shape]
+            # ShuffleNet: outputs of the 1x1 convolutions and the stem in 3 groups, of each its leading channels.
+            if in_groups and {"stem", "reduce", "expand"} & set(path):
+                size, widest = narrow.shape[-1], stored[source].shape[-1]
+                axes[-1] = np.concatenate([group * widest // 3 + np.arange(size // 3) for group in range(3)])
+            yield path, source, np.ix_(*axes)
+
+    return elements

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.nn.layers import SlimmableLayer, Variable
+from slimjax.nn.layers import SlimmableLayer, Variable, leading_of_groups
 
 Sharing = Literal["switchable", "shared_affine", "shared"]
 
@@ -81,9 +81,12 @@ class Normaliser(SlimmableLayer):
 
     Attributes:
       features: channels of every switch, in the order of the widths.
+      groups: of the convolution before it, whose outputs are sliced inside each group: what switches share is sliced
+        the same way, so that a channel keeps its values at every width.
     """
 
     features: tuple[int, ...]
+    groups: int = 1
 
     def _check_switch(self, x: jax.Array, switch: int) -> None:
         if not 0 <= switch < len(self.features) or x.shape[-1] != self.features[switch]:
@@ -97,6 +100,10 @@ class Normaliser(SlimmableLayer):
 
     def _key(self, shared: bool, switch: int) -> str:
         return "shared" if shared else f"switch_{switch}"
+
+    def _active(self, values: Any, switch: int) -> Any:
+        """The channels of a switch among those stored: all of a private array, the leading ones of a shared one."""
+        return leading_of_groups(values, self.features[switch], self.groups)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """None: at inference it folds into the convolution before it, and the papers do not count it."""
@@ -143,13 +150,12 @@ class SwitchableBatchNorm(Normaliser):
         check_sharing(self.sharing)
         self._check_switch(x, switch)
         affine, running = self._variables_of(switch)
-        size = x.shape[-1]
-        scale, bias = affine["scale"][:size], affine["bias"][:size]
+        scale, bias = (self._active(affine[name], switch) for name in ("scale", "bias"))
         if train and self.axis_name is None:
             y, mean, variance = normalise(x, scale, bias, self.epsilon)
         else:
             # Statistics of several devices: differentiation has to go through their average.
-            mean, variance = self._statistics_over_devices(x) if train else _leading(running.value, size)
+            mean, variance = self._statistics_over_devices(x) if train else self._running_moments(running, switch)
             y = (x.astype(jnp.float32) - mean) * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
         if train and not self.is_initializing():
             running.value = self._updated(running.value, {"mean": mean, "var": variance})
@@ -174,34 +180,35 @@ class SwitchableBatchNorm(Normaliser):
     def _shares_statistics(self) -> bool:
         return self.sharing == "shared"
 
+    def _running_moments(self, running: nn.Variable, switch: int) -> tuple[jax.Array, jax.Array]:
+        return self._active(running.value["mean"], switch), self._active(running.value["var"], switch)
+
     def _statistics_over_devices(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         moments = jax.lax.pmean(batch_moments(x), self.axis_name, axis_index_groups=self.axis_index_groups)
         mean, mean_of_squares = moments
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
 
     def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Moves the leading part of the running averages towards the batch's; what lies beyond it stays."""
-        return {
-            name: average.at[: batch[name].size].set(
-                self.momentum * average[: batch[name].size] + (1.0 - self.momentum) * batch[name]
-            )
-            for name, average in running.items()
-        }
+        """Moves the leading part of the running averages, of each group, towards the batch's; the rest stays."""
+
+        def moved(average: jax.Array, of_batch: jax.Array) -> jax.Array:
+            grouped, of_batch = average.reshape(self.groups, -1), of_batch.reshape(self.groups, -1)
+            active = slice(of_batch.shape[1])
+            mixed = self.momentum * grouped[:, active] + (1.0 - self.momentum) * of_batch
+            return grouped.at[:, active].set(mixed).reshape(-1)
+
+        return {name: moved(average, batch[name]) for name, average in running.items()}
 
     def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        size = x.shape[-1]
         affine, statistics = self._key(self._shares_affine, switch), self._key(self._shares_statistics, switch)
+        active = partial(self._active, switch=switch)
         return (
-            Variable("params", (affine, "scale"), "scale", lambda v: v[:size]),
-            Variable("params", (affine, "bias"), "bias", lambda v: v[:size]),
-            Variable("batch_stats", (statistics, "mean"), "statistic", lambda v: v[:size]),
-            Variable("batch_stats", (statistics, "var"), "statistic", lambda v: v[:size]),
+            Variable("params", (affine, "scale"), "scale", active),
+            Variable("params", (affine, "bias"), "bias", active),
+            Variable("batch_stats", (statistics, "mean"), "statistic", active),
+            Variable("batch_stats", (statistics, "var"), "statistic", active),
         )
-
-
-def _leading(running: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
-    return running["mean"][:size], running["var"][:size]
 
 
 def check_sharing(sharing: str) -> None:

@@ -1,5 +1,6 @@
 """What is left of a batch norm at inference, once its statistics are constants."""
 
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -52,11 +53,11 @@ class FoldedAffine(Normaliser):
         for key, size in self._sizes(self.shared).items():
             if self.is_initializing() or key == self._key(self.shared, switch):
                 values[key] = self.param(key, self._initial, size)
-        own, size = values[self._key(self.shared, switch)], x.shape[-1]
+        own = values[self._key(self.shared, switch)]
         y = x.astype(jnp.float32)
         if self.folding == "affine":
-            y = y * own["scale"][:size]
-        return (y + own["bias"][:size]).astype(self.dtype)
+            y = y * self._active(own["scale"], switch)
+        return (y + self._active(own["bias"], switch)).astype(self.dtype)
 
     def _initial(self, key: jax.Array, size: int) -> dict[str, jax.Array]:
         bias = {"bias": jnp.zeros(size, jnp.float32)}
@@ -64,9 +65,9 @@ class FoldedAffine(Normaliser):
 
     def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        size, key = x.shape[-1], self._key(self.shared, switch)
-        scale = Variable("params", (key, "scale"), "scale", lambda v: v[:size])
-        bias = Variable("params", (key, "bias"), "bias", lambda v: v[:size])
+        key, active = self._key(self.shared, switch), partial(self._active, switch=switch)
+        scale = Variable("params", (key, "scale"), "scale", active)
+        bias = Variable("params", (key, "bias"), "bias", active)
         return (scale, bias) if self.folding == "affine" else (bias,)
 
 

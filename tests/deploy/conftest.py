@@ -9,12 +9,15 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax import create_model
-from slimjax.models import mobilenet_v1, mobilenet_v2
+from slimjax.models.mobilenet_v2 import InvertedStage
+from slimjax.models.network import Stage
 
-# Compiling takes the time: two blocks of version 1, three of version 2 with one residual connection at every width.
+# Compiling takes the time: two or three blocks, one residual connection at every width.
 STAGES = {
-    "mobilenet_v1": (mobilenet_v1.Stage(32, 1, 1), mobilenet_v1.Stage(64, 1, 2)),
-    "mobilenet_v2": (mobilenet_v2.Stage(1, 16, 1, 1), mobilenet_v2.Stage(6, 24, 2, 2)),
+    "mobilenet_v1": (Stage(32, 1, 1), Stage(64, 1, 2)),
+    "mobilenet_v2": (InvertedStage(16, 1, 1, expansion=1), InvertedStage(24, 2, 2)),
+    "resnet50": (Stage(64, 2, 2),),
+    "shufflenet": (Stage(96, 2, 2),),
 }
 
 

@@ -21,6 +21,9 @@ MODELS = [
     ("mobilenet_v1", {"batch_norm": "shared"}),
     ("mobilenet_v2", {}),
     ("mobilenet_v2", {"tail_bn": "private"}),
+    ("resnet50", {}),
+    ("shufflenet", {}),
+    ("shufflenet", {"batch_norm": "shared"}),
 ]
 TOLERANCE = 1e-5
 

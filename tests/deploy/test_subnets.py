@@ -30,6 +30,9 @@ MODELS = [
     ("mobilenet_v1", {"batch_norm": "shared"}),
     ("mobilenet_v2", {}),
     ("mobilenet_v2", {"tail_bn": "private"}),
+    ("resnet50", {}),
+    ("shufflenet", {}),
+    ("shufflenet", {"batch_norm": "shared"}),
 ]
 
 
@@ -48,7 +51,7 @@ def renamed(path, switch):
 
 @pytest.mark.parametrize(("name", "options"), MODELS)
 def test_a_width_becomes_the_network_of_that_width(
-    name, options, create_small, random_variables, relative_error, images
+    name, options, create_small, random_variables, elements_of, relative_error, images
 ):
     model = create_small(name, WIDTHS, **options)
     variables = random_variables(model)
@@ -57,13 +60,12 @@ def test_a_width_becomes_the_network_of_that_width(
         narrow, own = extract_subnet(model, variables, width)
         alone = create_small(name, (width,), **options)
         assert narrow == alone
-        shapes = flatten_dict(jax.eval_shape(alone.init, jax.random.key(0), images))
+        shapes = jax.eval_shape(alone.init, jax.random.key(0), images)
         arrays = flatten_dict(own)
-        assert arrays.keys() == shapes.keys()
-        for path, shape in shapes.items():
-            by_hand = stored[renamed(path, switch)][tuple(slice(size) for size in shape.shape)]
+        assert arrays.keys() == flatten_dict(shapes).keys()
+        for path, source, active in elements_of(variables, shapes, switch):
             assert arrays[path].dtype == jnp.float32
-            np.testing.assert_array_equal(arrays[path], by_hand, err_msg=str(path))
+            np.testing.assert_array_equal(arrays[path], stored[source][active], err_msg=str(path))
         if width == WIDTHS[0]:
             assert relative_error(evaluate(narrow, own, images), evaluate(model, variables, images, width)) < 1e-5
 

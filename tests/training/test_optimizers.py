@@ -22,7 +22,7 @@ def first_update(gradients, **settings):
     return tx.update(gradients, tx.init(PARAMS), PARAMS)[0]
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet50", "shufflenet"])
 def test_only_dense_and_non_depthwise_kernels_decay(name):
     mask = flatten_dict(decay_mask(create_model(name, (0.5, 1.0), 10)))
     for path, decays in mask.items():

@@ -1,0 +1,81 @@
+"""What the published rows have in common: ImageNet as the paper shows it, and the methods that the paper compares.
+
+Every row's file takes a method behind a colon, such as `--config=configs/s_mobilenet_v2.py:individual=0.5`:
+
+- `slimmable`, the default: all widths in every step, each with its own batch norms.
+- `individual=WIDTH`: a network of that width alone, one of the row's widths.
+- `naive`: all widths share every batch norm (SNet, section 3.2).
+- `incremental`: narrowest first, frozen, then the rest (SNet, section 4.3); every width takes the whole recipe.
+
+The recipes are the paper's: a larger batch needs a learning rate scaled with it and a warm-up, and neither is done
+behind your back. The hours in the files are estimates from arithmetic, since nobody here has run a row to its end:
+6 x multiply-adds of all widths x images x epochs, at a stated share of the chips' peak, with JPEGs decoded fast enough.
+"""
+
+from ml_collections import ConfigDict
+from slimjax.configs import default
+
+from slimjax.errors import UserError
+
+
+def imagenet(name: str, widths: tuple[float, ...], augmentation: str) -> ConfigDict:
+    """The parts of a recipe that all rows share: data, optimiser and how often a run reports.
+
+    Args:
+      name: of the model.
+      widths: of the row, ascending.
+      augmentation: `mobile` crops .25 to 1 of an image's area, `inception` .08 to 1.
+    """
+    config = default.get_config()
+    config.model.name = name
+    config.model.widths = widths
+    config.dataset.name = "imagenet2012"
+    config.dataset.eval_split = "validation"
+    config.dataset.image_size = 224
+    config.dataset.eval_resize = 256
+    config.dataset.augmentation = augmentation
+    config.dataset.flip = True
+    config.dataset.color_jitter = 0.4
+    config.dataset.pca_noise = 0.1
+    config.optimizer.options = "momentum=0.9, nesterov=True"
+    config.optimizer.weight_decay = 1e-4
+    config.log_every_steps = 100
+    config.eval_every_epochs = 1.0
+    config.checkpoint_every_epochs = 1.0
+    return config
+
+
+def with_method(config: ConfigDict, method: str) -> ConfigDict:
+    """A row's configuration for one of the methods that the paper compares.
+
+    Args:
+      config: of the slimmable network; changed in place.
+      method: `slimmable`, `individual=WIDTH`, `naive` or `incremental`.
+
+    Raises:
+      UserError: if the method is unknown, or the width is not one of the row's.
+    """
+    kind, _, width = method.partition("=")
+    if kind == "individual":
+        config.model.widths = (_width_of_row(config.model.widths, width),)
+    elif method == "naive":
+        config.model.batch_norm = "shared"
+    elif method == "incremental":
+        config.switch_rule = "incremental"
+        if config.model.name == "mobilenet_v2":
+            # A frozen width's batch norms must not move with another's.
+            config.model.tail_bn = "private"
+    elif method != "slimmable":
+        raise UserError(
+            f"method {method!r} is unknown; behind the colon choose slimmable, individual=WIDTH, naive or incremental"
+        )
+    return config
+
+
+def _width_of_row(widths: tuple[float, ...], text: str) -> float:
+    matching = [width for width in widths if text in (str(width), f"{width:g}", str(width).lstrip("0"))]
+    if not matching:
+        raise UserError(
+            f"individual={text} is not one of this row's widths {tuple(widths)}; give one, as in individual={widths[0]}"
+        )
+    return matching[0]

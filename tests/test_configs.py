@@ -1,0 +1,93 @@
+"""The published recipes, value by value, and the methods behind the colon of a row's file."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from slimjax.configs import default, published
+
+from slimjax import UserError, create_model
+from slimjax.configuration import check_keys
+from slimjax.training.optimizers import parse_options
+from slimjax.training.schedules import create_schedule
+
+IMAGES = 1_281_167
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+EIGHT = (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)
+FALLING = {0.5: 0.045, 1.5: 0.045 * 0.98, 100.5: 0.045 * 0.98**100}
+
+# file: model, widths, epochs, batch, learning rate by epoch, augmentation, images of a batch norm
+RECIPES = {
+    "s_mobilenet_v1": ("mobilenet_v1", QUARTERS, 480, 160, FALLING, "mobile", 40),
+    "s_mobilenet_v1_8switch": ("mobilenet_v1", EIGHT, 480, 160, FALLING, "mobile", 40),
+    "s_mobilenet_v2": ("mobilenet_v2", (0.35, 0.5, 0.75, 1.0), 480, 160, FALLING, "mobile", 40),
+    "s_shufflenet": ("shufflenet", (0.5, 1.0, 2.0), 250, 1024, {0: 0.5, 125: 0.25, 250: 0.0}, "mobile", 128),
+    "s_resnet50": ("resnet50", QUARTERS, 100, 256, {29.9: 0.1, 30.1: 0.01, 60.1: 1e-3, 90.1: 1e-4}, "inception", 64),
+}
+
+
+def config_of(name, *method):
+    return import_module(f"slimjax.configs.{name}").get_config(*method)
+
+
+def test_no_published_row_is_missing():
+    assert set(RECIPES) == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name):
+    model, widths, epochs, batch, rates, augmentation, images_of_batch_norm = RECIPES[name]
+    config = config_of(name)
+    assert (config.model.name, config.model.widths) == (model, widths)
+    assert (config.num_epochs, config.num_train_steps, config.batch_size) == (epochs, None, batch)
+    assert (config.model.batch_norm, config.switch_rule, config.label_smoothing) == ("switchable", "all", 0.0)
+    dataset = config.dataset
+    assert (dataset.name, dataset.train_split, dataset.eval_split) == ("imagenet2012", "train", "validation")
+    assert (dataset.augmentation, dataset.image_size, dataset.eval_resize) == (augmentation, 224, 256)
+    assert (dataset.flip, dataset.color_jitter, dataset.pca_noise) == (True, 0.4, 0.1)
+    assert config.optimizer.name == "sgd"
+    assert parse_options(config.optimizer.options) == {"momentum": 0.9, "nesterov": True}
+    assert (config.optimizer.weight_decay, config.optimizer.clip_norm) == (1e-4, 0.0)
+    assert (config.schedule.warmup_steps, config.schedule.warmup_epochs) == (None, None)
+    steps_per_epoch = IMAGES / batch
+    schedule = create_schedule(config.schedule, config.learning_rate, round(epochs * steps_per_epoch), steps_per_epoch)
+    for epoch, rate in rates.items():
+        assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate, rel=1e-3, abs=1e-6)
+    # How many images a batch norm sees follows from the devices, which the file has to name.
+    told = import_module(f"slimjax.configs.{name}").__doc__
+    assert f"see {images_of_batch_norm} images each: train on {batch // images_of_batch_norm} devices" in told
+    assert "estimated and never measured" in told
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_methods(name):
+    slimmable = config_of(name)
+    assert config_of(name, "slimmable") == slimmable
+    for width in slimmable.model.widths:
+        individual = config_of(name, f"individual={width}")
+        assert individual.model.widths == (width,)
+        individual.model.widths = slimmable.model.widths
+        assert individual == slimmable, "nothing else changes"
+    naive, incremental = config_of(name, "naive"), config_of(name, "incremental")
+    assert (naive.model.batch_norm, naive.switch_rule) == ("shared", "all")
+    assert (incremental.model.batch_norm, incremental.switch_rule) == ("switchable", "incremental")
+    assert incremental.model.tail_bn == ("private" if name == "s_mobilenet_v2" else None)
+    for config in (naive, incremental):
+        check_keys(config)
+        options = {"tail_bn": config.model.tail_bn} if config.model.tail_bn else {}
+        create_model(config.model.name, config.model.widths, 1000, batch_norm=config.model.batch_norm, **options)
+
+
+def test_widths_are_read_as_they_are_written_anywhere():
+    for text in ("0.5", ".5"):
+        assert config_of("s_shufflenet", f"individual={text}").model.widths == (0.5,)
+    for text in ("2", "2.0"):
+        assert config_of("s_shufflenet", f"individual={text}").model.widths == (2.0,)
+
+
+@pytest.mark.parametrize("method", ["", "naif", "naive=0.5", "individual", "individual=0.4", "individual=x"])
+def test_wrong_methods_are_told_with_those_allowed(method):
+    with pytest.raises(
+        UserError, match=r"choose slimmable, individual=WIDTH|widths \(0.25, 0.5, 0.75, 1.0\); give one"
+    ):
+        published.with_method(config_of("s_resnet50"), method)
