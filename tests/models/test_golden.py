@@ -44,7 +44,7 @@ def resnet_by_hand(name, repeats):
                 convolutions += [] if block else [(given * out, side)]
                 norms += 2 * middle + out * (1 if block else 2)
                 given = out
-        kernels = sum(weights for weights, _ in convolutions) + 1001 * given
+        kernels = sum(weights for weights, _ in convolutions) + 1000 * given + 1000
         operations = sum(weights * size * size for weights, size in convolutions) + 1000 * given + 49 * given
         return kernels, 2 * norms, operations / 1e6
 
@@ -67,7 +67,7 @@ def mobilenet_v1_by_hand(widths):
             weights = 9 * given + given * out
             kernels, norms, operations = kernels + weights, norms + given + out, operations + weights * side**2
             given = out
-        return kernels + 1001 * given, 2 * norms, (operations + 1000 * given + 49 * given) / 1e6
+        return kernels + 1000 * given + 1000, 2 * norms, (operations + 1000 * given + 49 * given) / 1e6
 
     return row_of("mobilenet_v1", widths, [count(width) for width in widths])
 
