@@ -2,6 +2,7 @@
 
 from slimjax.analysis.profile import profile_model
 from slimjax.errors import UserError
+from slimjax.interop import load_torch_checkpoint
 from slimjax.models import MODELS, create_model
 
-__all__ = ["MODELS", "UserError", "create_model", "profile_model"]
+__all__ = ["MODELS", "UserError", "create_model", "load_torch_checkpoint", "profile_model"]
