@@ -36,10 +36,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start_program(data_dir):
-    """Starts `python -m slimjax.main` with arguments, on one CPU device as a user has it."""
+    """Starts `python -m slimjax.main`, or another module, with arguments, on one CPU device as a user has it."""
 
-    def start(*arguments, **options):
-        command = [sys.executable, "-m", "slimjax.main", *map(str, arguments)]
+    def start(*arguments, module="slimjax.main", **options):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
         environment = {**ONE_DEVICE, "TFDS_DATA_DIR": str(data_dir)}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
@@ -51,8 +51,8 @@ def start_program(data_dir):
 def run_program(start_program):
     """Runs it to the end: exit code, stdout, stderr."""
 
-    def run(*arguments):
-        process = start_program(*arguments)
+    def run(*arguments, **options):
+        process = start_program(*arguments, **options)
         out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 

@@ -81,7 +81,8 @@ def train(run: Run) -> Outcome:
 
 
 def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
-    if not start:
+    # An imported checkpoint is of step 0: there is something to resume although no step has been done.
+    if not run.checkpoints.steps():
         if run.config.init_from:
             progress.say(f"starting from the weights of {run.config.init_from}")
         return new_state(run)

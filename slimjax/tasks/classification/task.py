@@ -103,14 +103,27 @@ def create_task(
     """
     if not 0.0 <= config.label_smoothing < 1.0:
         raise UserError(f"label_smoothing={config.label_smoothing} has to be at least 0 and below 1")
-    given = {key: value for key, value in config.model.items() if value is not None}
     options = {
-        **given,
         "dtype": compute_dtype(config.dtype),
         "batch_norm_axis": batch_norm_axis,
         "batch_norm_groups": batch_norm_groups,
     }
     # Once without the data set's classes: a mistake in the model shows before any data set is prepared.
-    create_model(**options, num_classes=1)
+    configured_model(config, num_classes=1, **options)
     info = data.load_info(config.dataset)
-    return ClassificationTask(config, create_model(**options, num_classes=info.num_classes), info)
+    return ClassificationTask(config, configured_model(config, info.num_classes, **options), info)
+
+
+def configured_model(config: ConfigDict, num_classes: int, **options: Any) -> SlimmableNetwork:
+    """The network of a configuration, whose section `model` leaves to the family what it has as None.
+
+    Args:
+      config: a whole configuration, see configs/default.py.
+      num_classes: outputs of the classifier.
+      **options: further attributes of the network, such as `dtype`.
+
+    Raises:
+      UserError: if something in the section is unknown or out of range.
+    """
+    given = {key: value for key, value in config.model.items() if value is not None}
+    return create_model(**given, num_classes=num_classes, **options)
