@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from slimjax.errors import UserError
-from slimjax.models import mobilenet_v1, mobilenet_v2
+from slimjax.models import mobilenet_v1, mobilenet_v2, resnet, shufflenet
 from slimjax.models.mobilenet_v1 import MobileNetV1
 from slimjax.models.mobilenet_v2 import MobileNetV2
 from slimjax.models.network import SlimmableNetwork
+from slimjax.models.resnet import ResNet
+from slimjax.models.shufflenet import ShuffleNet
 from slimjax.nn.plans import check_widths
 
 MODELS: dict[str, Callable[..., SlimmableNetwork]] = {
@@ -18,6 +20,12 @@ MODELS: dict[str, Callable[..., SlimmableNetwork]] = {
     "mobilenet_v1_tiny": partial(MobileNetV1, stages=mobilenet_v1.TINY_STAGES, stem="small"),
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v2_tiny": partial(MobileNetV2, stages=mobilenet_v2.TINY_STAGES, stem="small"),
+    "resnet50": ResNet,
+    "resnet101": partial(ResNet, stages=resnet.STAGES_101),
+    "resnet152": partial(ResNet, stages=resnet.STAGES_152),
+    "resnet_tiny": partial(ResNet, stem_features=16, stem_kernel_size=3, stages=resnet.TINY_STAGES, stem="small"),
+    "shufflenet": ShuffleNet,
+    "shufflenet_tiny": partial(ShuffleNet, stages=shufflenet.TINY_STAGES, stem="small"),
 }
 
 
@@ -51,4 +59,4 @@ def create_model(name: str, widths: Iterable[float], num_classes: int, **options
     return model
 
 
-__all__ = ["MODELS", "MobileNetV1", "MobileNetV2", "SlimmableNetwork", "create_model"]
+__all__ = ["MODELS", "MobileNetV1", "MobileNetV2", "ResNet", "ShuffleNet", "SlimmableNetwork", "create_model"]

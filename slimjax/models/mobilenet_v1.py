@@ -1,33 +1,13 @@
 """MobileNet v1 (Howard et al. 2017, arXiv:1704.04861), slimmable."""
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.models.network import SlimmableNetwork
+from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, round_channels
-
-RGB = 3
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Consecutive depthwise separable blocks.
-
-    Attributes:
-      features: output channels at width 1.
-      repeats: number of blocks.
-      strides: of the first block; the others keep the resolution.
-    """
-
-    features: int
-    repeats: int
-    strides: int
-
 
 STAGES = (Stage(64, 1, 1), Stage(128, 2, 2), Stage(256, 2, 2), Stage(512, 6, 2), Stage(1024, 2, 2))
 TINY_STAGES = (Stage(64, 1, 1), Stage(128, 2, 2), Stage(256, 2, 2))
@@ -47,8 +27,8 @@ class MobileNetV1(SlimmableNetwork):
     def uniform_plan(self, width: float) -> WidthPlan:
         """Channels of the stem and of every block's output, rounded to multiples of 8."""
         features = {"stem": self.stem_features}
-        for stage in self.stages:
-            features |= {f"block_{len(features) + index}": stage.features for index in range(stage.repeats)}
+        for number, (stage, _) in enumerate(blocks_of(self.stages), start=1):
+            features[f"block_{number}"] = stage.features
         return WidthPlan(width, tuple((layer, round_channels(count * width)) for layer, count in features.items()))
 
     @nn.compact
@@ -72,11 +52,11 @@ class MobileNetV1(SlimmableNetwork):
         x = ConvNorm(
             (RGB,), features, batch_norm, kernel_size=3, strides=self.stem_strides(), dtype=self.dtype, name="stem"
         )(images, switch, train)
-        block_strides = [s.strides if index == 0 else 1 for s in self.stages for index in range(s.repeats)]
-        for number, strides in enumerate(block_strides, start=1):
+        for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features = f"block_{number}", features
             features = features_of[name]
-            x = DepthwiseNorm(in_features, batch_norm, strides, self.dtype, name=f"{name}_depthwise")(x, switch, train)
+            depthwise = DepthwiseNorm(in_features, batch_norm, strides, dtype=self.dtype, name=f"{name}_depthwise")
+            x = depthwise(x, switch, train)
             x = ConvNorm(in_features, features, batch_norm, dtype=self.dtype, name=f"{name}_pointwise")(
                 x, switch, train
             )

@@ -8,41 +8,33 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import SlimmableNetwork
+from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, round_channels
 
-RGB = 3
-
 
 @dataclass(frozen=True)
-class Stage:
+class InvertedStage(Stage):
     """Consecutive inverted residual blocks.
 
     Attributes:
       expansion: hidden channels over input channels.
-      features: output channels at width 1.
-      repeats: number of blocks.
-      strides: of the first block; the others keep the resolution.
     """
 
-    expansion: int
-    features: int
-    repeats: int
-    strides: int
+    expansion: int = 6
 
 
 STAGES = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 2),
-    Stage(6, 96, 3, 1),
-    Stage(6, 160, 3, 2),
-    Stage(6, 320, 1, 1),
+    InvertedStage(16, 1, 1, expansion=1),
+    InvertedStage(24, 2, 2),
+    InvertedStage(32, 3, 2),
+    InvertedStage(64, 4, 2),
+    InvertedStage(96, 3, 1),
+    InvertedStage(160, 3, 2),
+    InvertedStage(320, 1, 1),
 )
-TINY_STAGES = (Stage(1, 16, 1, 1), Stage(6, 24, 2, 2), Stage(6, 32, 2, 2))
+TINY_STAGES = (InvertedStage(16, 1, 1, expansion=1), InvertedStage(24, 2, 2), InvertedStage(32, 2, 2))
 
 
 class MobileNetV2(SlimmableNetwork):
@@ -58,7 +50,7 @@ class MobileNetV2(SlimmableNetwork):
 
     stem_features: int = 32
     tail_features: int = 1280
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[InvertedStage, ...] = STAGES
     tail_bn: Literal["shared", "private"] = "shared"
 
     def uniform_plan(self, width: float) -> WidthPlan:
@@ -68,7 +60,7 @@ class MobileNetV2(SlimmableNetwork):
         """
         previous = round_channels(self.stem_features * width)
         features = {"stem": previous}
-        for number, (stage, _) in enumerate(self._blocks(), start=1):
+        for number, (stage, _) in enumerate(blocks_of(self.stages), start=1):
             features[f"block_{number}_hidden"] = stage.expansion * previous
             previous = features[f"block_{number}"] = round_channels(stage.features * width)
         features["tail"] = round_channels(self.tail_features * max(width, 1.0))
@@ -79,10 +71,6 @@ class MobileNetV2(SlimmableNetwork):
         super().check_options()
         if self.tail_bn not in ("shared", "private"):
             raise UserError(f"tail_bn={self.tail_bn!r} is unknown; choose 'shared' or 'private'")
-
-    def _blocks(self) -> list[tuple[Stage, int]]:
-        """The stage and the strides of every block."""
-        return [(s, s.strides if index == 0 else 1) for s in self.stages for index in range(s.repeats)]
 
     @nn.compact
     def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
@@ -105,7 +93,7 @@ class MobileNetV2(SlimmableNetwork):
         x = ConvNorm(
             (RGB,), features, batch_norm, kernel_size=3, strides=self.stem_strides(), dtype=self.dtype, name="stem"
         )(images, switch, train)
-        for number, (stage, strides) in enumerate(self._blocks(), start=1):
+        for number, (stage, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features = f"block_{number}", features
             hidden, features = features_of[f"{name}_hidden"], features_of[name]
             expands = stage.expansion > 1
@@ -148,9 +136,10 @@ class InvertedResidual(nn.Module):
         if self.expands:
             expand = ConvNorm(self.in_features, self.hidden_features, self.batch_norm, dtype=self.dtype, name="expand")
             x = expand(x, switch, train)
-        x = DepthwiseNorm(self.hidden_features, self.batch_norm, self.strides, self.dtype, name="depthwise")(
-            x, switch, train
+        depthwise = DepthwiseNorm(
+            self.hidden_features, self.batch_norm, self.strides, dtype=self.dtype, name="depthwise"
         )
+        x = depthwise(x, switch, train)
         x = ConvNorm(
             self.hidden_features, self.features, self.batch_norm, activation=None, dtype=self.dtype, name="project"
         )(x, switch, train)

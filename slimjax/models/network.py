@@ -1,7 +1,9 @@
 """What all slimmable networks have in common: widths, their plans, and the batch norm that switches with them."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +12,32 @@ from slimjax.errors import UserError
 from slimjax.nn.batch_norm import Sharing, SwitchableBatchNorm, check_sharing
 from slimjax.nn.blocks import BatchNormFactory
 from slimjax.nn.plans import WidthPlan, check_plans, check_widths, switch_of
+
+RGB = 3
+"""Channels of the images."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive blocks of one resolution.
+
+    Attributes:
+      features: output channels at width 1.
+      repeats: number of blocks.
+      strides: of the first block; the others keep the resolution.
+    """
+
+    features: int
+    repeats: int
+    strides: int
+
+
+AnyStage = TypeVar("AnyStage", bound=Stage)
+
+
+def blocks_of(stages: Iterable[AnyStage]) -> list[tuple[AnyStage, int]]:
+    """The stage and the strides of every block, in the order of the network."""
+    return [(stage, stage.strides if index == 0 else 1) for stage in stages for index in range(stage.repeats)]
 
 
 class SlimmableNetwork(nn.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.nn.layers import SlimmableLayer, Variable
+from slimjax.nn.layers import SlimmableLayer, Variable, leading_of_groups
 
 Sharing = Literal["switchable", "shared_affine", "shared"]
 
@@ -83,6 +83,8 @@ class SwitchableBatchNorm(SlimmableLayer):
       features: channels of every switch, in the order of the widths.
       sharing: `switchable`: all private (S-BN). `shared_affine`: private statistics, one scale and bias sliced by every
         switch (US-Nets, section 3.3). `shared`: one of everything, sliced (the naive training of SNet, figure 2).
+      groups: of the convolution before it, whose outputs are sliced inside each group: what switches share is sliced
+        the same way, so that a channel keeps its scale and statistics at every width.
       momentum: weight of the old value in a running average; PyTorch's .1 is .9 here.
       epsilon: added to variances.
       axis_name: mapped device axis over which training statistics are averaged; None keeps them on the device.
@@ -92,6 +94,7 @@ class SwitchableBatchNorm(SlimmableLayer):
 
     features: tuple[int, ...]
     sharing: Sharing = "switchable"
+    groups: int = 1
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis_name: str | None = None
@@ -115,13 +118,12 @@ class SwitchableBatchNorm(SlimmableLayer):
         """
         self._check(x, switch)
         affine, running = self._variables_of(switch)
-        size = x.shape[-1]
-        scale, bias = affine["scale"][:size], affine["bias"][:size]
+        scale, bias = (self._active(affine[name], switch) for name in ("scale", "bias"))
         if train and self.axis_name is None:
             y, mean, variance = normalise(x, scale, bias, self.epsilon)
         else:
             # Statistics of several devices: differentiation has to go through their average.
-            mean, variance = self._statistics_over_devices(x) if train else _leading(running.value, size)
+            mean, variance = self._statistics_over_devices(x) if train else self._running_moments(running, switch)
             y = (x.astype(jnp.float32) - mean) * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
         if train and not self.is_initializing():
             running.value = self._updated(running.value, {"mean": mean, "var": variance})
@@ -160,38 +162,43 @@ class SwitchableBatchNorm(SlimmableLayer):
     def _shares_statistics(self) -> bool:
         return self.sharing == "shared"
 
+    def _active(self, values: Any, switch: int) -> Any:
+        """The channels of a switch among those stored: all of a private array, the leading ones of a shared one."""
+        return leading_of_groups(values, self.features[switch], self.groups)
+
+    def _running_moments(self, running: nn.Variable, switch: int) -> tuple[jax.Array, jax.Array]:
+        return self._active(running.value["mean"], switch), self._active(running.value["var"], switch)
+
     def _statistics_over_devices(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         moments = jax.lax.pmean(batch_moments(x), self.axis_name, axis_index_groups=self.axis_index_groups)
         mean, mean_of_squares = moments
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
 
     def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Moves the leading part of the running averages towards the batch's; what lies beyond it stays."""
-        return {
-            name: average.at[: batch[name].size].set(
-                self.momentum * average[: batch[name].size] + (1.0 - self.momentum) * batch[name]
-            )
-            for name, average in running.items()
-        }
+        """Moves the leading part of the running averages, of each group, towards the batch's; the rest stays."""
+
+        def moved(average: jax.Array, of_batch: jax.Array) -> jax.Array:
+            grouped, of_batch = average.reshape(self.groups, -1), of_batch.reshape(self.groups, -1)
+            active = slice(of_batch.shape[1])
+            mixed = self.momentum * grouped[:, active] + (1.0 - self.momentum) * of_batch
+            return grouped.at[:, active].set(mixed).reshape(-1)
+
+        return {name: moved(average, batch[name]) for name, average in running.items()}
 
     def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        size = x.shape[-1]
         affine, statistics = self._key(self._shares_affine, switch), self._key(self._shares_statistics, switch)
+        active = partial(self._active, switch=switch)
         return (
-            Variable("params", (affine, "scale"), "scale", lambda v: v[:size]),
-            Variable("params", (affine, "bias"), "bias", lambda v: v[:size]),
-            Variable("batch_stats", (statistics, "mean"), "statistic", lambda v: v[:size]),
-            Variable("batch_stats", (statistics, "var"), "statistic", lambda v: v[:size]),
+            Variable("params", (affine, "scale"), "scale", active),
+            Variable("params", (affine, "bias"), "bias", active),
+            Variable("batch_stats", (statistics, "mean"), "statistic", active),
+            Variable("batch_stats", (statistics, "var"), "statistic", active),
         )
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """None: at inference it folds into the convolution before it, and the papers do not count it."""
         return 0
-
-
-def _leading(running: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
-    return running["mean"][:size], running["var"][:size]
 
 
 def check_sharing(sharing: str) -> None:

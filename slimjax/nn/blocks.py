@@ -20,9 +20,11 @@ class ConvNorm(nn.Module):
     Attributes:
       in_features: input channels of every switch.
       features: output channels of every switch.
-      batch_norm: makes the batch norm; called with `features` and `name`.
+      batch_norm: makes the batch norm; called with `features`, `groups` and `name`.
       kernel_size: side of the square kernel, pixels.
       strides: step of the output grid, pixels.
+      groups: groups of channels that do not mix, see SlimmableConv.
+      output_groups: groups of outputs that are sliced each on its own, see SlimmableConv.
       activation: applied last; None leaves the output linear.
       dtype: of the computation.
     """
@@ -32,6 +34,8 @@ class ConvNorm(nn.Module):
     batch_norm: BatchNormFactory
     kernel_size: int = 1
     strides: int = 1
+    groups: int = 1
+    output_groups: int = 1
     activation: Activation | None = nn.relu6
     dtype: Any = jnp.float32
 
@@ -43,30 +47,36 @@ class ConvNorm(nn.Module):
             max(self.features),
             kernel_size=self.kernel_size,
             strides=self.strides,
+            groups=self.groups,
+            output_groups=self.output_groups,
             dtype=self.dtype,
             name="conv",
         )(x, self.features[switch])
-        x = self.batch_norm(features=self.features, name="bn")(x, switch, train)
+        groups = max(self.groups, self.output_groups)
+        x = self.batch_norm(features=self.features, groups=groups, name="bn")(x, switch, train)
         return self.activation(x) if self.activation else x
 
 
 class DepthwiseNorm(nn.Module):
-    """3x3 depthwise convolution, batch norm and ReLU6.
+    """3x3 depthwise convolution, batch norm and, where given, an activation.
 
     Attributes:
       features: channels of every switch.
       batch_norm: makes the batch norm; called with `features` and `name`.
       strides: step of the output grid, pixels.
+      activation: applied last; None leaves the output linear.
       dtype: of the computation.
     """
 
     features: tuple[int, ...]
     batch_norm: BatchNormFactory
     strides: int = 1
+    activation: Activation | None = nn.relu6
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:
         """[batch, height, width, features[switch]] to the strided grid, same channels."""
         x = SlimmableDepthwiseConv(max(self.features), strides=self.strides, dtype=self.dtype, name="conv")(x)
-        return nn.relu6(self.batch_norm(features=self.features, name="bn")(x, switch, train))
+        x = self.batch_norm(features=self.features, name="bn")(x, switch, train)
+        return self.activation(x) if self.activation else x

@@ -61,6 +61,14 @@ def _check_active(layer: nn.Module, what: str, active: int, allocated: int, grou
         raise UserError(f"{layer.name}: {what}={active} has to be between 1 and {allocated}{multiple}")
 
 
+def leading_of_groups(values: Any, features: int, groups: int = 1) -> Any:
+    """The leading features / groups of every group along the last axis: [..., max_features] to [..., features]."""
+    if groups == 1:
+        return values[..., :features]
+    grouped = values.reshape(*values.shape[:-1], groups, -1)[..., : features // groups]
+    return grouped.reshape(*values.shape[:-1], features)
+
+
 class SlimmableConv(SlimmableLayer):
     """Convolution whose active input and output channels are leading slices of one kernel, per group where grouped.
 
@@ -72,6 +80,8 @@ class SlimmableConv(SlimmableLayer):
       kernel_size: side of the square kernel, pixels.
       strides: step of the output grid, pixels.
       groups: groups of channels that do not mix; each is sliced on its own, so a narrow width keeps all groups.
+      output_groups: groups of outputs that are sliced each on its own while all of them see the whole input, for a
+        convolution whose outputs a grouped one takes; a grouped one's are its `groups` anyhow.
       use_bias: whether a bias is added.
       dtype: of the computation; parameters are float32.
     """
@@ -81,6 +91,7 @@ class SlimmableConv(SlimmableLayer):
     kernel_size: int = 3
     strides: int = 1
     groups: int = 1
+    output_groups: int = 1
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Initializer = conv_kernel_init
@@ -101,7 +112,7 @@ class SlimmableConv(SlimmableLayer):
         """
         features = features or self.max_features
         _check_active(self, "in_features", x.shape[-1], self.max_in_features, self.groups)
-        _check_active(self, "features", features, self.max_features, self.groups)
+        _check_active(self, "features", features, self.max_features, self._groups_sliced)
         shape = (self.kernel_size, self.kernel_size, self.max_in_features // self.groups, self.max_features)
         kernel = self._active_kernel(self.param("kernel", self.kernel_init, shape), x.shape[-1], features)
         y = convolve(
@@ -116,13 +127,14 @@ class SlimmableConv(SlimmableLayer):
             y = y + self._active_outputs(bias, features).astype(self.dtype)
         return y
 
+    @property
+    def _groups_sliced(self) -> int:
+        return max(self.groups, self.output_groups)
+
     def _active_outputs(self, values: Any, features: int) -> Any:
-        grouped = values.reshape(*values.shape[:-1], self.groups, -1)[..., : features // self.groups]
-        return grouped.reshape(*values.shape[:-1], features)
+        return leading_of_groups(values, features, self._groups_sliced)
 
     def _active_kernel(self, kernel: Any, in_features: int, features: int) -> Any:
-        if self.groups == 1:
-            return kernel[:, :, :in_features, :features]
         return self._active_outputs(kernel[:, :, : in_features // self.groups], features)
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:

@@ -11,7 +11,7 @@ from slimjax.errors import UserError
 def round_channels(channels: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `channels`, never under 90 % of it and at least one `divisor`.
 
-    This is the rounding of the MobileNets' reference networks; ResNet and ShuffleNet truncate instead.
+    This is the rounding of the MobileNets' reference networks; ResNet and ShuffleNet truncate.
 
     Raises:
       ValueError: if `channels` or `divisor` is not positive.
@@ -20,6 +20,19 @@ def round_channels(channels: float, divisor: int = 8) -> int:
         raise ValueError(f"channels={channels} and divisor={divisor} have to be positive")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def truncate_channels(channels: float, groups: int = 1) -> int:
+    """`channels` without the fraction, then down to a multiple of `groups`; at least one channel for each group.
+
+    ResNet and ShuffleNet round so. The multiple makes no difference at ShuffleNet's published widths.
+
+    Raises:
+      ValueError: if `channels` or `groups` is not positive.
+    """
+    if channels <= 0 or groups <= 0:
+        raise ValueError(f"channels={channels} and groups={groups} have to be positive")
+    return max(groups, int(channels) // groups * groups)
 
 
 @dataclass(frozen=True)

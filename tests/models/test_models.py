@@ -1,4 +1,4 @@
-"""The families: golden counts, and every width against a network of that width alone that holds the sliced weights."""
+"""The families: every width against a network of that width alone that holds the sliced weights."""
 
 import jax
 import jax.numpy as jnp
@@ -9,37 +9,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from slimjax import MODELS, UserError, create_model, profile_model
 from slimjax.analysis.profile import total_params
 from slimjax.nn import WidthPlan
+from slimjax.nn.tracing import active_masks
 
 WIDTHS_V1, WIDTHS_V2 = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "widths", "kernels", "batch_norm", "whole"),
-    [
-        ("mobilenet_v1", WIDTHS_V1, 4_210_088, 21_888, 4_264_808),
-        ("mobilenet_v2", WIDTHS_V2, 3_470_760, 34_112, 3_556_456),
-    ],
-)
-def test_golden_parameter_counts(name, widths, kernels, batch_norm, whole):
-    model = create_model(name, widths, 1000)
-    widest = profile_model(model)[-1]
-    assert (widest.kernel_params, widest.batch_norm_params) == (kernels, batch_norm)
-    assert total_params(model) == whole
-    # The counts come from what layers say of themselves; the variables that exist have to agree.
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == whole
-
-
-@pytest.mark.parametrize(
-    ("name", "widths", "millions"),
-    [
-        ("mobilenet_v1", WIDTHS_V1, (41.0, 149.5, 325.4, 568.8)),
-        ("mobilenet_v2", WIDTHS_V2, (59.3, 97.2, 209.1, 300.8)),
-    ],
-)
-def test_golden_macs(name, widths, millions):
-    macs = [row.macs for row in profile_model(create_model(name, widths, 1000), image_size=224)]
-    np.testing.assert_allclose(macs, [m * 1e6 for m in millions], rtol=1e-3)
 
 
 def test_tail_batch_norm_can_be_private():
@@ -62,17 +34,29 @@ def randomised(model, size=16):
     return unflatten_dict({path: value(path, leaf) for path, leaf in flatten_dict(variables).items()})
 
 
-def sliced_by_hand(variables, narrow_shapes, switch):
-    """Variables of the network that has one width only: leading channels, and the switch's own batch norms."""
-    stored, sliced = flatten_dict(variables), {}
-    for path, shape in flatten_dict(narrow_shapes).items():
+def elements_of(stored, narrow_shapes, switch):
+    """For every variable of the network that has one width only: where it is stored, and which elements it has."""
+    stored = flatten_dict(stored)
+    in_groups = any("reduce" in path for path in stored) and any("depthwise" in path for path in stored)
+    for path, narrow in flatten_dict(narrow_shapes).items():
         source = tuple(f"switch_{switch}" if key == "switch_0" else key for key in path)
-        sliced[path] = stored[source][tuple(slice(size) for size in shape.shape)]
-    return unflatten_dict(sliced)
+        axes = [np.arange(size) for size in narrow.shape]
+        # ShuffleNet: outputs of the 1x1 convolutions and the stem in 3 groups, of each its leading channels.
+        if in_groups and {"stem", "reduce", "expand"} & set(path):
+            size, widest = narrow.shape[-1], stored[source].shape[-1]
+            axes[-1] = np.concatenate([group * widest // 3 + np.arange(size // 3) for group in range(3)])
+        yield path, source, np.ix_(*axes)
+
+
+def sliced_by_hand(variables, narrow_shapes, switch):
+    """Variables of the network that has one width only, out of those of all widths."""
+    stored = flatten_dict(variables)
+    elements = elements_of(variables, narrow_shapes, switch)
+    return unflatten_dict({path: stored[source][active] for path, source, active in elements})
 
 
 @pytest.mark.parametrize("batch_norm", ["switchable", "shared_affine", "shared"])
-@pytest.mark.parametrize("name", ["mobilenet_v1_tiny", "mobilenet_v2_tiny"])
+@pytest.mark.parametrize("name", ["mobilenet_v1_tiny", "mobilenet_v2_tiny", "resnet_tiny", "shufflenet_tiny"])
 def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_norm):
     widths = (0.35, 0.75, 1.0)
     model = create_model(name, widths, 5, batch_norm=batch_norm)
@@ -109,12 +93,15 @@ def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_n
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-5), active, expected_gradients)
         kept = sliced_by_hand({"s": statistics}, {"s": shapes["batch_stats"]}, switch)["s"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), kept, expected_statistics)
-        # What the width does not read has a gradient of exactly zero.
+        # What the width does not read has a gradient of exactly zero, and its mask leaves it out.
         rest = {path: np.array(gradient) for path, gradient in flatten_dict(gradients).items()}
-        for path, shape in flatten_dict(shapes["params"]).items():
-            source = tuple(f"switch_{switch}" if key == "switch_0" else key for key in path)
-            rest[source][tuple(slice(size) for size in shape.shape)] = 0
+        masks = flatten_dict(active_masks(model, width))
+        for _, source, active in elements_of(gradients, shapes["params"], switch):
+            rest[source][active] = 0
+            assert masks[source][active].all()
+            masks[source][active] = False
         assert not any(gradient.any() for gradient in rest.values())
+        assert not any(mask.any() for mask in masks.values())
 
 
 def test_init_creates_every_width_whatever_width_runs():
@@ -166,7 +153,7 @@ def test_a_searched_plan_builds_counts_and_runs():
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("size", [28, 33])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"resnet101", "resnet152"}))
 def test_any_input_size_and_number_of_classes(name, stem, size):
     model = create_model(name, (0.5, 1.4), 7, stem=stem)
     images = jnp.zeros((2, size, size, 3))

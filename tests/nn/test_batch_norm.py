@@ -117,6 +117,28 @@ def test_shared_affine_gives_every_switch_the_leading_scales(rng):
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("sharing", ["shared_affine", "shared"])
+@pytest.mark.parametrize("train", [False, True])
+def test_what_is_shared_behind_groups_is_sliced_inside_each(rng, sharing, train):
+    """Two groups of 4 channels; the narrow switch has the first 2 of each, which are channels 0, 1, 4 and 5."""
+    layer, own = SwitchableBatchNorm((4, 8), sharing=sharing, groups=2), np.array([0, 1, 4, 5])
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, 3, 3, 4)), 0)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32), variables)
+    x, affine = activations(rng, 4), variables["params"]["shared"]
+    key, stored = ("shared", own) if sharing == "shared" else ("switch_0", np.arange(4))
+    running = variables["batch_stats"][key]
+    y, updated = layer.apply(variables, x, 0, train, mutable=["batch_stats"])
+    mean, variance = running["mean"][stored], running["var"][stored]
+    if train:
+        mean, variance = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * affine["scale"][own] + affine["bias"][own]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    after = np.array(running["mean"])
+    if train:
+        after[stored] = 0.9 * after[stored] + 0.1 * mean
+    np.testing.assert_allclose(updated["batch_stats"][key]["mean"], after, rtol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [None, ((0, 1), (2, 3), (4, 5), (6, 7))])
 def test_statistics_over_a_group_of_devices_are_those_of_its_images_together(rng, groups):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

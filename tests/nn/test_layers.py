@@ -94,6 +94,28 @@ def test_grouped_conv_slices_inside_each_group(rng, kernel_size, in_features, fe
     assert_close(dparams["kernel"], active)
 
 
+@pytest.mark.parametrize("features", [9, 3])
+def test_outputs_in_groups_see_the_whole_input(rng, features):
+    layer = SlimmableConv(4, 9, kernel_size=3, output_groups=3, use_bias=True)
+    params = {"kernel": layer.init(jax.random.key(0), images(rng, 4))["params"]["kernel"], "bias": jnp.arange(9.0)}
+    x = images(rng, 2)
+    y, dparams, dx = value_and_gradients(lambda p, x: layer.apply({"params": p}, x, features), params, x)
+    columns = [group * 3 + channel for group in range(3) for channel in range(features // 3)]
+    expected, (dkernel, dbias), expected_dx = value_and_gradients(
+        lambda p, x: plain_conv(p[0], x, bias=p[1]),
+        (params["kernel"][:, :, :2, np.array(columns)], params["bias"][np.array(columns)]),
+        x,
+    )
+    assert_close(y, expected)
+    assert_close(dx, expected_dx)
+    active = np.zeros(params["kernel"].shape)
+    active[:, :, :2, columns] = dkernel
+    assert_close(dparams["kernel"], active)
+    assert_close(dparams["bias"][np.array(columns)], dbias)
+    with pytest.raises(UserError, match="a multiple of groups=3"):
+        layer.init(jax.random.key(0), images(rng, 4), 4)
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("features", [8, 3])
 @pytest.mark.parametrize("size", [6, 7])

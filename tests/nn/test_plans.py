@@ -3,6 +3,7 @@ import pytest
 from slimjax.errors import UserError
 from slimjax.models import create_model
 from slimjax.nn import WidthPlan, check_widths, round_channels, switch_of
+from slimjax.nn.plans import truncate_channels
 
 
 # By hand: nearest multiple of 8 (ties up), raised where that loses more than a tenth.
@@ -21,6 +22,16 @@ def test_rounding(channels, rounded):
 def test_rounding_refuses_nothing_to_round(channels):
     with pytest.raises(ValueError, match="positive"):
         round_channels(channels)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "truncated"),
+    [(64 * 0.55, 1, 35), (0.4, 1, 1), (8.4, 3, 6), (60, 3, 60), (2.9, 3, 3), (24 * 0.5, 3, 12)],
+)
+def test_truncation(channels, groups, truncated):
+    assert truncate_channels(channels, groups) == truncated
+    with pytest.raises(ValueError, match="positive"):
+        truncate_channels(0, groups)
 
 
 @pytest.mark.parametrize("widths", [(), (1.0, 0.5), (0.5, 0.5), (0.0, 1.0), (-1.0,), (0.5, float("inf")), ("x",)])

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from slimjax.configs import default
 
 from slimjax import UserError, create_model
+from slimjax.configs import default
 from slimjax.training.optimizers import create_optimizer, decay_mask, parse_options
 
 PARAMS = {"kernel": jnp.array([1.0, -2.0]), "scale": jnp.array([3.0])}
@@ -22,7 +22,7 @@ def first_update(gradients, **settings):
     return tx.update(gradients, tx.init(PARAMS), PARAMS)[0]
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet50", "shufflenet"])
 def test_only_dense_and_non_depthwise_kernels_decay(name):
     mask = flatten_dict(decay_mask(create_model(name, (0.5, 1.0), 10)))
     for path, decays in mask.items():

@@ -1,0 +1,158 @@
+"""ResNet of bottleneck blocks (He et al. 2015, arXiv:1512.03385), slimmable.
+
+The stride is on the 3x3 convolution of a block. Every layer takes `int(c * width)` channels, the bottleneck a quarter
+of the block's rounded output. What detection needs, the feature maps of all stages, is `stage_features`.
+"""
+
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
+from slimjax.nn.blocks import BatchNormFactory, ConvNorm
+from slimjax.nn.layers import SlimmableDense
+from slimjax.nn.plans import WidthPlan, truncate_channels
+
+BOTTLENECK = 4
+"""A block's output channels over those between its 1x1 convolutions."""
+
+
+def _stages(*repeats: int) -> tuple[Stage, ...]:
+    """The four stages of a network for ImageNet, with so many blocks each."""
+    return tuple(
+        Stage(features, count, strides)
+        for features, count, strides in zip((256, 512, 1024, 2048), repeats, (1, 2, 2, 2), strict=True)
+    )
+
+
+STAGES_50, STAGES_101, STAGES_152 = _stages(3, 4, 6, 3), _stages(3, 4, 23, 3), _stages(3, 8, 36, 3)
+TINY_STAGES = (Stage(64, 1, 1), Stage(128, 1, 2), Stage(256, 1, 2))
+
+
+class ResNet(SlimmableNetwork):
+    """A convolution with a max-pool, bottleneck blocks, global mean and a classifier; the small stem does not pool.
+
+    Attributes:
+      stem_features: channels of the first convolution at width 1.
+      stem_kernel_size: side of the first convolution's kernel, pixels.
+      stages: the blocks.
+    """
+
+    stem_features: int = 64
+    stem_kernel_size: int = 7
+    stages: tuple[Stage, ...] = STAGES_50
+
+    def uniform_plan(self, width: float) -> WidthPlan:
+        """Channels of the stem and, for every block, of its bottleneck and its output."""
+        features = {"stem": truncate_channels(self.stem_features * width)}
+        for number, (stage, _) in enumerate(blocks_of(self.stages), start=1):
+            outputs = truncate_channels(stage.features * width)
+            features[f"block_{number}_hidden"] = truncate_channels(outputs / BOTTLENECK)
+            features[f"block_{number}"] = outputs
+        return WidthPlan(width, tuple(features.items()))
+
+    def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
+        """Classifies images at a width.
+
+        Args:
+          images: [batch, height, width, 3].
+          width: one of `widths`, static; the widest by default.
+          train: whether batch norm uses and records the batch's statistics.
+
+        Returns:
+          Logits [batch, num_classes], float32.
+
+        Raises:
+          UserError: if the width is not one of the model's.
+        """
+        return self._forward(images, width, train)[1]
+
+    def stage_features(
+        self, images: jax.Array, width: float | None = None, train: bool = False
+    ) -> tuple[jax.Array, ...]:
+        """The feature maps after every stage: `model.apply(variables, images, width, method="stage_features")`.
+
+        Args:
+          images: [batch, height, width, 3].
+          width: one of `widths`, static; the widest by default.
+          train: whether batch norm uses and records the batch's statistics.
+
+        Returns:
+          For each stage [batch, height / s, width / s, features], rounded up, in `dtype`. With the stem for ImageNet
+          the steps s of ResNet-50's grids are 4, 8, 16 and 32 pixels.
+
+        Raises:
+          UserError: if the width is not one of the model's.
+        """
+        return self._forward(images, width, train)[0]
+
+    @nn.compact
+    def _forward(self, images: jax.Array, width: float | None, train: bool) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        """The stages' feature maps and the logits; a compiled program computes only what its caller takes."""
+        switch, batch_norm = self.switch_of(width), self.make_batch_norm()
+        features_of = self.features_by_layer()
+        features = features_of["stem"]
+        stem = ConvNorm(
+            (RGB,),
+            features,
+            batch_norm,
+            kernel_size=self.stem_kernel_size,
+            strides=self.stem_strides(),
+            activation=nn.relu,
+            dtype=self.dtype,
+            name="stem",
+        )
+        x = stem(images, switch, train)
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        outputs = []
+        for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
+            name, in_features = f"block_{number}", features
+            hidden, features = features_of[f"{name}_hidden"], features_of[name]
+            x = Bottleneck(in_features, hidden, features, batch_norm, strides, self.dtype, name=name)(x, switch, train)
+            outputs.append(x)
+        pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        logits = SlimmableDense(max(features), self.num_classes, name="classifier")(pooled)
+        last_blocks = accumulate(stage.repeats for stage in self.stages)
+        return tuple(outputs[last - 1] for last in last_blocks), logits
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, added to the input, or to a 1x1 convolution of it where the shapes differ.
+
+    Attributes:
+      in_features: input channels of every switch.
+      hidden_features: channels of the 3x3 convolution, of every switch.
+      features: output channels of every switch.
+      batch_norm: makes the batch norms.
+      strides: of the 3x3 convolution.
+      dtype: of the computation.
+    """
+
+    in_features: tuple[int, ...]
+    hidden_features: tuple[int, ...]
+    features: tuple[int, ...]
+    batch_norm: BatchNormFactory
+    strides: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, switch: int, train: bool = False) -> jax.Array:
+        """[batch, height, width, in_features[switch]] to [batch, height', width', features[switch]]."""
+
+        def conv(in_features: tuple[int, ...], features: tuple[int, ...], name: str, **options: Any) -> ConvNorm:
+            return ConvNorm(in_features, features, self.batch_norm, dtype=self.dtype, name=name, **options)
+
+        hidden = self.hidden_features
+        y = conv(self.in_features, hidden, "reduce", activation=nn.relu)(x, switch, train)
+        spatial = conv(hidden, hidden, "spatial", kernel_size=3, strides=self.strides, activation=nn.relu)
+        y = spatial(y, switch, train)
+        y = conv(hidden, self.features, "expand", activation=None)(y, switch, train)
+        # The shortcut belongs to the architecture: shapes that differ at one width give every width the convolution.
+        if self.strides != 1 or self.in_features != self.features:
+            shortcut = conv(self.in_features, self.features, "shortcut", strides=self.strides, activation=None)
+            x = shortcut(x, switch, train)
+        return nn.relu(x + y)
