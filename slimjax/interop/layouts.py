@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimjax.errors import UserError
-from slimjax.models import MobileNetV1, MobileNetV2, SlimmableNetwork
+from slimjax.models import MobileNetV1, MobileNetV2, ResNet, ShuffleNet, SlimmableNetwork
+from slimjax.models.shufflenet import GROUPS
 
 Blocks = Mapping[int, Collection[str]]
 """The names of every block's layers, by the block's number, which counts from 1."""
@@ -53,6 +54,12 @@ def _pair(path: str, module: str, kernel: int = 0) -> Layer:
     return Layer(path, (f"{module}.{kernel}",), (f"{module}.{kernel + 1}",))
 
 
+def _grouped(path: str, module: str) -> Layer:
+    """A layer that the checkpoint keeps as one pair for each group of ShuffleNet."""
+    modules = [f"{module}_{group}" for group in range(GROUPS)]
+    return Layer(path, tuple(f"{module}.0" for module in modules), tuple(f"{module}.1" for module in modules))
+
+
 def _slimmable_mobilenet_v1(blocks: Blocks) -> Iterator[Layer]:
     yield _pair("stem", "features.0")
     for number in blocks:
@@ -80,12 +87,47 @@ def _torchvision_mobilenet_v2(blocks: Blocks) -> Iterator[Layer]:
     yield _pair("tail", f"features.{len(blocks) + 1}")
 
 
+def _slimmable_resnet(blocks: Blocks) -> Iterator[Layer]:
+    yield _pair("stem", "features.0")
+    for number, layers in blocks.items():
+        for layer, index in {"reduce": 0, "spatial": 3, "expand": 6}.items():
+            yield _pair(f"block_{number}/{layer}", f"features.{number}.body", index)
+        if "shortcut" in layers:
+            yield _pair(f"block_{number}/shortcut", f"features.{number}.shortcut")
+
+
+def _torchvision_resnet(blocks: Blocks) -> Iterator[Layer]:
+    yield Layer("stem", ("conv1",), ("bn1",))
+    stage = index = 0
+    for number, layers in blocks.items():
+        # Every stage changes the shapes in its first block, and nowhere else.
+        stage, index = (stage + 1, 0) if "shortcut" in layers else (stage, index + 1)
+        place = f"layer{stage}.{index}"
+        for count, layer in enumerate(("reduce", "spatial", "expand"), start=1):
+            yield Layer(f"block_{number}/{layer}", (f"{place}.conv{count}",), (f"{place}.bn{count}",))
+        if "shortcut" in layers:
+            yield _pair(f"block_{number}/shortcut", f"{place}.downsample")
+
+
+def _slimmable_shufflenet(blocks: Blocks) -> Iterator[Layer]:
+    yield _grouped("stem", "head")
+    for number in blocks:
+        yield _grouped(f"block_{number}/reduce", f"features.{number}.a")
+        yield _pair(f"block_{number}/depthwise", f"features.{number}.b", 1)
+        yield _grouped(f"block_{number}/expand", f"features.{number}.c")
+
+
 LAYOUTS: dict[type[SlimmableNetwork], tuple[Layout, ...]] = {
     MobileNetV1: (Layout(_slimmable_mobilenet_v1, "classifier.0", "features.1.body.0.weight"),),
     MobileNetV2: (
         Layout(_slimmable_mobilenet_v2, "classifier.0", "features.1.body.0.weight"),
         Layout(_torchvision_mobilenet_v2, "classifier.1", "features.1.conv.0.0.weight", slimmable=False),
     ),
+    ResNet: (
+        Layout(_slimmable_resnet, "classifier.0", "features.1.body.0.weight"),
+        Layout(_torchvision_resnet, "fc", "layer1.0.conv1.weight", slimmable=False),
+    ),
+    ShuffleNet: (Layout(_slimmable_shufflenet, "classifier.0", "features.1.a_0.0.weight"),),
 }
 """What checkpoints of a family look like, by the class of its networks."""
 

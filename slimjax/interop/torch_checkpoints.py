@@ -21,9 +21,9 @@ HANDFUL = 4
 def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str, Any]:
     """A PyTorch checkpoint as variables of a model.
 
-    Reads the layout of the public slimmable checkpoints (MobileNet v1 and v2) and torchvision's MobileNet v2, the
-    latter into a model of the single width 1.0. Names are mapped one by one, never by their order. PyTorch keeps
-    unbiased running variances, which are taken as they stand. The file is untrusted: nothing of it is run.
+    Reads the layout of the public slimmable checkpoints of all families, and torchvision's MobileNet v2 and ResNets
+    into a model of the single width 1.0. Names are mapped one by one, never by their order. PyTorch keeps unbiased
+    running variances, which are taken as they stand. The file is untrusted: nothing of it is run.
 
     Args:
       model: the network that the checkpoint is of: same family, widths, classes and sharing of batch norms.

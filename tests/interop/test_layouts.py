@@ -68,7 +68,7 @@ def small(name, **options):
 
     stages = {
         "mobilenet_v1_tiny": (mobilenet_v1.Stage(64, 1, 1),),
-        "mobilenet_v2_tiny": (mobilenet_v2.Stage(1, 16, 1, 1), mobilenet_v2.Stage(6, 24, 1, 2)),
+        "mobilenet_v2_tiny": (mobilenet_v2.InvertedStage(16, 1, 1, expansion=1), mobilenet_v2.InvertedStage(24, 1, 2)),
     }
     return create_model(name, options.pop("widths", (0.5, 1.0)), 7, stages=stages[name], **options)
 
@@ -93,7 +93,8 @@ def test_every_model_is_filled_from_entries_of_its_layouts(name):
     for layout in layouts_of(create_model(name, (1.0,), 3)):
         model = create_model(name, (0.5, 1.0) if layout.slimmable else (1.0,), 3)
         shapes = {entry: a.entry_shape for a in assignments_of(model, layout) for entry in a.entries}
-        variables = variables_of(model, filled(shapes), "file.pt")
+        state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        variables = variables_of(model, state, "file.pt")
         expected = abstract_variables(model)
         assert jax.tree.structure(variables) == jax.tree.structure(expected)
         assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, expected)

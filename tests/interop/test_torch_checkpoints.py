@@ -12,12 +12,17 @@ from slimjax import UserError, create_model, load_torch_checkpoint
 
 pytestmark = pytest.mark.torch
 
-WIDTHS_V1, WIDTHS_V2 = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0)
+WIDTHS_V1, WIDTHS_V2, SHUFFLE = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0), (0.5, 1.0, 2.0)
 
 NETWORKS = {
     "mobilenet_v1_tiny": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1), 16),
     "mobilenet_v2_tiny": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2), 16),
     "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2), 48),
+    "resnet_tiny": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET_TINY_STAGES, stem=(16, 3, 1)), 16),
+    "resnet50": ((0.25, 1.0), lambda n: n.resnet((0.25, 1.0), n.RESNET50_STAGES), 64),
+    "resnet50 of torchvision": ((1.0,), lambda n: n.torchvision_resnet50(), 64),
+    "shufflenet_tiny": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_TINY_STAGES, stem_stride=1), 16),
+    "shufflenet": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_STAGES), 64),
     "mobilenet_v2 of torchvision": ((1.0,), lambda n: n.torchvision_mobilenet_v2(), 48),
 }
 """By model: widths, the PyTorch network, pixels."""
@@ -31,21 +36,23 @@ def saved(folder, content):
 
 
 def assert_same_logits(networks, model, variables, network, size):
-    """At every width within 1e-4, of logits that are not all alike."""
-    images = np.random.default_rng(1).normal(size=(2, size, size, 3)).astype(np.float32)
+    """At every width within 1e-4, of logits that differ a hundred times more between a dark and a bright image."""
+    noise = np.random.default_rng(1).normal(size=(2, size, size, 3))
+    images = (noise + np.array([-1, 1])[:, None, None, None]).astype(np.float32)
     apply = jax.jit(model.apply, static_argnames="width")
     for switch, width in enumerate(model.widths):
         expected = networks.logits_at(network, switch, images)
-        assert expected.std() > 0.1, "logits that hardly differ would hide mistakes"
+        spread = np.abs(expected[0] - expected[1]).max()
+        assert spread > 0.01, "what fades away on its way through the network would hide mistakes"
         logits = np.asarray(apply(variables, images, width=width))
-        print(f"width {width}: differs by {np.abs(logits - expected).max():.1e} of {np.abs(expected).max():.2f}")
+        print(f"width {width}: differs by {np.abs(logits - expected).max():.1e}, the images by {spread:.2f}")
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_the_pytorch_network_at_every_width(networks, tmp_path, name):
     widths, build, size = NETWORKS[name]
-    network, model = networks.randomised(build(networks)), create_model(name.split()[0], widths, 7)
+    network, model = networks.randomised(build(networks), len(widths) - 1), create_model(name.split()[0], widths, 7)
     variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert jax.tree.structure(variables) == jax.tree.structure(shapes)
@@ -54,14 +61,14 @@ def test_logits_are_those_of_the_pytorch_network_at_every_width(networks, tmp_pa
 
 
 def test_a_private_batch_norm_after_the_tail(networks, tmp_path):
-    network = networks.randomised(networks.mobilenet_v2((0.5, 1.0), private_tail=True))
+    network = networks.randomised(networks.mobilenet_v2((0.5, 1.0), private_tail=True), widest=1)
     model = create_model("mobilenet_v2_tiny", (0.5, 1.0), 7, tail_bn="private")
     variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
     assert_same_logits(networks, model, variables, network, 16)
 
 
 def test_prefixes_wrappers_counters_and_precision_make_no_difference(networks, tmp_path):
-    state = networks.randomised(networks.mobilenet_v1((0.5, 1.0))).state_dict()
+    state = networks.randomised(networks.mobilenet_v1((0.5, 1.0)), widest=1).state_dict()
     model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 7)
     plain = load_torch_checkpoint(model, saved(tmp_path, state))
     prefixed = OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())

@@ -3,6 +3,8 @@
 A switch is set on every module from outside (`logits_at`) and is the index of a width.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -11,6 +13,8 @@ GROUPS = 3
 V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2))
 V2_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 RESNET50_STAGES = ((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2))
+RESNET_TINY_STAGES = ((64, 1, 1), (128, 1, 2), (256, 1, 2))
+SHUFFLE_STAGES, SHUFFLE_TINY_STAGES = ((240, 4), (480, 8), (960, 4)), ((96, 2), (192, 2))
 V2_TINY_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2))
 
 
@@ -120,15 +124,15 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNet(nn.Module):
-    """Stems `head_G`, then `features`, of which the first is the pooling."""
+    """Stems `head_G`, then `features`, of which the first is the pooling, if there is one."""
 
-    def __init__(self, widths, stages, classes=7, stem_stride=2):
+    def __init__(self, widths, stages, stem_stride, classes):
         super().__init__()
         inputs, images = [int(24 * width) for width in widths], [3] * len(widths)
         for group in range(GROUPS):
             modules = conv_norm(images, third(inputs), 3, stem_stride)
             setattr(self, f"head_{group}", nn.Sequential(*modules))
-        features = [nn.MaxPool2d(3, 2)]
+        features = [nn.MaxPool2d(3, 2) if stem_stride == 2 else nn.Identity()]
         for count, repeats in stages:
             outputs = [int(count * width) for width in widths]
             for index in range(repeats):
@@ -198,10 +202,15 @@ def mobilenet_v2(widths, stages=V2_TINY_STAGES, stem_stride=1, private_tail=Fals
     return Network(features, [Classifier(1280, classes)])
 
 
-def resnet(widths, stages, classes=7):
-    inputs = [int(64 * width) for width in widths]
-    stem = conv_norm([3] * len(widths), inputs, 7, 2)
-    features = [nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))]
+def shufflenet(widths, stages, stem_stride=2, classes=7):
+    return ShuffleNet(widths, stages, stem_stride, classes)
+
+
+def resnet(widths, stages, stem=(64, 7, 2), classes=7):
+    count, size, stride = stem
+    inputs = [int(count * width) for width in widths]
+    modules = conv_norm([3] * len(widths), inputs, size, stride)
+    features = [nn.Sequential(*modules, nn.MaxPool2d(3, 2, 1) if stride == 2 else nn.Identity())]
     for count, repeats, first_stride in stages:
         outputs = [int(count * width) for width in widths]
         for index in range(repeats):
@@ -231,7 +240,7 @@ class TorchvisionResidual(nn.Module):
 class TorchvisionResNet(nn.Module):
     """Torchvision's ResNet-50."""
 
-    def __init__(self, classes=7):
+    def __init__(self, classes):
         super().__init__()
         self.conv1, self.bn1, inputs = torchvision_conv(3, 64, 7, 2), nn.BatchNorm2d(64), 64
         for stage, (outputs, repeats, first_stride) in enumerate(RESNET50_STAGES, start=1):
@@ -251,6 +260,10 @@ def torchvision_conv(inputs, outputs, size=1, stride=1, groups=1):
     return nn.Conv2d(inputs, outputs, size, stride, (size - 1) // 2, groups=groups, bias=False)
 
 
+def torchvision_resnet50(classes=7):
+    return TorchvisionResNet(classes)
+
+
 def torchvision_mobilenet_v2(classes=7):
     def conv_norm(inputs, outputs, size=1, stride=1, groups=1):
         modules = torchvision_conv(inputs, outputs, size, stride, groups), nn.BatchNorm2d(outputs), nn.ReLU6()
@@ -268,8 +281,11 @@ def torchvision_mobilenet_v2(classes=7):
     return Network(features, [nn.Dropout(0.2), nn.Linear(1280, classes)])
 
 
-def randomised(network):
-    """Random weights, statistics and affines of a size that keeps activations of order one, in evaluation."""
+def randomised(network, widest=0):
+    """Random weights, statistics and affines; logits of order one at the switch of the widest. For evaluation.
+
+    Not the statistics of images: with those, deep random networks magnify every rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
@@ -281,11 +297,31 @@ def randomised(network):
                 tensor.normal_(0, 0.2, generator=generator)
             else:
                 tensor.uniform_(0.5, 1.5, generator=generator)
-    return network.eval()
+        for conv, norm in pairs_of(network):
+            # The kernel is random for all its inputs; a switch that sees fewer of them would otherwise fade away.
+            for inputs, private in zip(conv.inputs, norm.bn, strict=True):
+                private.weight *= 1 if conv.depthwise else (max(conv.inputs) / inputs) ** 0.5
+        images = torch.randn(2, 3, 64, 64, generator=generator)
+        scale = at_switch(network.eval(), widest)(images).std()
+        (*_, weight, _) = network.parameters()
+        weight /= scale
+    return network
+
+
+def pairs_of(network):
+    """Every convolution that a private batch norm follows, and that."""
+    sequences = [module for module in network.modules() if isinstance(module, nn.Sequential)]
+    pairs = [pair for sequence in sequences for pair in pairwise(sequence)]
+    return [(conv, norm) for conv, norm in pairs if isinstance(conv, Conv) and isinstance(norm, Norm)]
+
+
+def at_switch(network, switch):
+    """The network with all its modules at a switch."""
+    for module in network.modules():
+        module.switch = switch
+    return network
 
 
 def logits_at(network, switch, images):
-    for module in network.modules():
-        module.switch = switch
     with torch.no_grad():
-        return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+        return at_switch(network, switch)(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()

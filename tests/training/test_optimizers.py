@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
+from slimjax.configs import default
 
 from slimjax import UserError, create_model
-from slimjax.configs import default
 from slimjax.training.optimizers import create_optimizer, decay_mask, parse_options
 
 PARAMS = {"kernel": jnp.array([1.0, -2.0]), "scale": jnp.array([3.0])}
