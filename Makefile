@@ -4,7 +4,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint format lock bench
+# Not in the lock: on Linux PyPI's build brings about 5 GB of CUDA. Where pip is set up to find a CPU build of this
+# version, in an index or a folder of wheels, it takes that.
+TORCH := torch==2.13.0
+TORCH_STAMP := $(VENV)/.installed-$(TORCH)
+
+.PHONY: install demo test test-slow test-torch lint format lock bench
 
 install: $(STAMP)
 
@@ -19,10 +24,17 @@ demo: $(STAMP)
 	$(RUN) -m slimjax.main --workdir=runs/digits
 
 test: $(STAMP)
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not torch"
 
 test-slow: $(STAMP)
 	$(RUN) -m pytest -m slow
+
+$(TORCH_STAMP): $(STAMP)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock $(TORCH)
+	@touch $@
+
+test-torch: $(TORCH_STAMP)
+	$(RUN) -m pytest -m torch
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,15 @@
 from slimjax.analysis.profile import profile_model
 from slimjax.deploy import extract_subnet, fold_batch_norm
 from slimjax.errors import UserError
+from slimjax.interop import load_torch_checkpoint
 from slimjax.models import MODELS, create_model
 
-__all__ = ["MODELS", "UserError", "create_model", "extract_subnet", "fold_batch_norm", "profile_model"]
+__all__ = [
+    "MODELS",
+    "UserError",
+    "create_model",
+    "extract_subnet",
+    "fold_batch_norm",
+    "load_torch_checkpoint",
+    "profile_model",
+]

@@ -94,7 +94,8 @@ def _train_from(
 
 
 def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
-    if not start:
+    # An imported checkpoint is of step 0: there is something to resume although no step has been done.
+    if not run.checkpoints.steps():
         state = new_state(run)
         if run.config.init_from:
             progress.say(f"starting from the weights of {run.config.init_from}")

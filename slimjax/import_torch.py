@@ -1,0 +1,48 @@
+"""Turns a PyTorch checkpoint into a checkpoint of slimjax, as a run would have saved it before its first step.
+
+python -m slimjax.import_torch --config=configs/s_mobilenet_v2.py --checkpoint=FILE.pt --workdir=DIR
+python -m slimjax.main --workdir=DIR --mode=eval                                   then: its figures at every width
+python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=DIR            or: train on from it
+python -m slimjax.main --config=... --workdir=OTHER --config.init_from=DIR         or: start another run with it
+
+Needs PyTorch: pip install 'slimjax[torch]'. No data set is opened; the number of classes is the file's.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from slimjax import cli
+from slimjax.configuration import check_keys, let_overrides_win
+from slimjax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file; its section `model` is the file's network. --config.KEY=VALUE overrides one key of it.",
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The file: a state_dict, or a dict that has one under `model`.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the checkpoint; it must not have any yet.")
+
+
+def main() -> int:
+    """Imports the checkpoint that the flags name; returns the exit code."""
+    if not cli.config_is_given():
+        raise UserError("--config is missing; give the network's, such as --config=configs/s_mobilenet_v2.py")
+    if not _CHECKPOINT.value:
+        raise UserError("--checkpoint is missing; give the file that torch.save wrote, such as --checkpoint=FILE.pt")
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; give the folder for the checkpoint, such as --workdir=runs/imported")
+    config = _CONFIG.value
+    let_overrides_win(config, config_flags.get_override_values(flags.FLAGS["config"]))
+    check_keys(config)
+    # Imported once the flags are known to be good.
+    from slimjax.training.importing import import_torch_checkpoint
+
+    return import_torch_checkpoint(config, Path(_CHECKPOINT.value), Path(_WORKDIR.value).expanduser())
+
+
+if __name__ == "__main__":
+    cli.run(main, default_config=str(files("slimjax.configs") / "digits.py"))

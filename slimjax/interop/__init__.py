@@ -1,0 +1,5 @@
+"""Weights of other frameworks, as variables of slimjax's networks."""
+
+from slimjax.interop.torch_checkpoints import load_torch_checkpoint
+
+__all__ = ["load_torch_checkpoint"]

@@ -1,0 +1,130 @@
+"""PyTorch checkpoints of slimmable networks, and torchvision's of plain ones, as variables of a model."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+
+from slimjax.errors import UserError
+from slimjax.interop.assignments import COUNTER, Assignment, assignments_of, norms_of
+from slimjax.interop.layouts import LAYOUTS, Layout, layouts_of
+from slimjax.interop.state_dicts import StateDict, read_state_dict
+from slimjax.models.network import SlimmableNetwork
+
+HANDFUL = 4
+"""How many entries of a kind a message names."""
+
+
+def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str, Any]:
+    """A PyTorch checkpoint as variables of a model.
+
+    Reads the layout of the public slimmable checkpoints of all families, and torchvision's MobileNet v2 and ResNets
+    into a model of the single width 1.0. Names are mapped one by one, never by their order. PyTorch keeps unbiased
+    running variances, which are taken as they stand. The file is untrusted: nothing of it is run.
+
+    Args:
+      model: the network that the checkpoint is of: same family, widths, classes and sharing of batch norms.
+      path: of a state_dict, or of a dict that has one under `model`, written by `torch.save`.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}`, float32, with the tree of `model.init`.
+
+    Raises:
+      UserError: if PyTorch is not installed, the file cannot be read, or it is of another network; the entries that are
+        missing, unexpected or of another shape are named.
+    """
+    return variables_of(model, read_state_dict(path), source=str(path))
+
+
+def variables_of(model: SlimmableNetwork, state: StateDict, source: str) -> dict[str, Any]:
+    """Variables of a model from the entries of a state_dict.
+
+    Args:
+      model: the network.
+      state: arrays by PyTorch's names.
+      source: what messages call the state_dict.
+
+    Raises:
+      UserError: if the entries are not exactly those of the model.
+    """
+    layout = _layout_in(model, state, source)
+    _check_switches(model, layout, state, source)
+    assignments = assignments_of(model, layout)
+    _check_entries(model, assignments, state, source)
+    flat = {assignment.path: jnp.asarray(assignment.convert(state)) for assignment in assignments}
+    return unflatten_dict(flat)
+
+
+def num_classes_in(state: StateDict, source: str) -> int:
+    """Outputs of the classifier of a state_dict; UserError if no layout finds one in it."""
+    modules = sorted({layout.classifier for layouts in LAYOUTS.values() for layout in layouts})
+    for module in modules:
+        if f"{module}.bias" in state:
+            return int(state[f"{module}.bias"].size)
+    raise UserError(
+        f"{source} has no classifier: none of {', '.join(f'{module}.bias' for module in modules)} is in it; give a "
+        "checkpoint of a whole network"
+    )
+
+
+def _layout_in(model: SlimmableNetwork, state: StateDict, source: str) -> Layout:
+    layouts = layouts_of(model)
+    layout = next((layout for layout in layouts if layout.marker in state), layouts[0])
+    if not layout.slimmable and model.widths != (1.0,):
+        raise UserError(
+            f"{source} is a plain network of one width, but the model's widths are {model.widths}; load it into a "
+            "model of widths=(1.0,)"
+        )
+    return layout
+
+
+def _check_switches(model: SlimmableNetwork, layout: Layout, state: StateDict, source: str) -> None:
+    """UserError that says what to set, if batch norms are private in the file and shared in the model, or otherwise."""
+    if not layout.slimmable:
+        return
+    switches = {int(found[1]) for name in state if (found := re.search(r"\.bn\.(\d+)\.", name))}
+    if model.batch_norm == "switchable" and switches and len(switches) != len(model.widths):
+        raise UserError(
+            f"{source} has batch norms of {len(switches)} widths, but the model has {len(model.widths)}: "
+            f"{model.widths}; build it with the widths that the checkpoint was trained at"
+        )
+    for norm in norms_of(model, layout):
+        module = norm.modules[0]
+        private, plain = f"{module}.bn.0.weight" in state, f"{module}.weight" in state
+        if (private if norm.private else plain) or not (private or plain):
+            continue
+        is_tail = norm.layer == "tail" and model.batch_norm == "switchable"
+        held = "one for each width" if private else "one for all widths"
+        option = "tail_bn" if is_tail else "batch_norm"
+        value = ("private" if is_tail else "switchable") if private else "shared"
+        raise UserError(
+            f"{source}: the batch norm {module} is {held}, the model's {option}={getattr(model, option)!r} has it "
+            f"otherwise; build the model with {option}={value!r}"
+        )
+
+
+def _check_entries(model: SlimmableNetwork, assignments: Sequence[Assignment], state: StateDict, source: str) -> None:
+    """UserError that names what is missing, unexpected and of another shape."""
+    shapes = {entry: assignment.entry_shape for assignment in assignments for entry in assignment.entries}
+    counters = {f"{name.removesuffix('.running_var')}.{COUNTER}" for name in shapes if name.endswith(".running_var")}
+    missing = [name for name in shapes if name not in state]
+    unexpected = [name for name in state if name not in shapes and name not in counters]
+    misshaped = [
+        f"{name} {state[name].shape} in the file and {shape} in the model"
+        for name, shape in shapes.items()
+        if name in state and state[name].shape != shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    told = "; ".join(f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names)
+    if told:
+        raise UserError(
+            f"{source} is not a checkpoint of {type(model).__name__} with widths {model.widths} and "
+            f"{model.num_classes} classes: {told}. Build the model that it was trained as"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:HANDFUL]) + (", ..." if len(names) > HANDFUL else "")

@@ -1,0 +1,49 @@
+"""Checkpoints made of weights that were trained elsewhere."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.interop.state_dicts import read_state_dict
+from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
+from slimjax.tasks.classification.task import create_network
+from slimjax.training.checkpoints import Checkpoints, describe
+from slimjax.training.optimizers import create_optimizer, decay_mask
+from slimjax.training.state import TrainState
+
+
+def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: Path) -> int:
+    """Saves a PyTorch checkpoint as what a run of the configuration would have saved before its first step.
+
+    It is a whole checkpoint, so a run in the workdir goes on from it. The data set is not opened.
+
+    Args:
+      config: of the run; its network is the one that the file holds.
+      path: of the file.
+      workdir: where it is saved, as step 0.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: if the workdir has checkpoints, or the file cannot be read or is of another network.
+    """
+    checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+    if steps := checkpoints.steps():
+        raise UserError(f"{workdir} has checkpoints of the steps {steps} already; give a new --workdir")
+    # Once with any number of classes: a mistake in the model shows before the file is read.
+    create_network(config, num_classes=1)
+    arrays = read_state_dict(path)
+    model = create_network(config, num_classes_in(arrays, str(path)))
+    variables = variables_of(model, arrays, str(path))
+    # What an optimiser keeps does not depend on the schedule, whose length only the data set tells.
+    tx = create_optimizer(config.optimizer, lambda step: config.learning_rate, decay_mask(model))
+    params = variables["params"]
+    state = TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
+    checkpoints.save(state, describe(config, model.num_classes, step=0), figures={}, best_figure="")
+    checkpoints.close()
+    print(f"imported {path}: {config.model.name}, widths {model.widths}, {model.num_classes} classes")
+    print(f"checkpoint: {checkpoints.directory / '0'} (evaluate it with --mode=eval --workdir={workdir})")
+    return 0

@@ -1,0 +1,126 @@
+"""Files that PyTorch wrote, of networks built in the public layouts, against those networks' own logits."""
+
+import pickle
+from collections import OrderedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slimjax import UserError, create_model, load_torch_checkpoint
+
+pytestmark = pytest.mark.torch
+
+WIDTHS_V1, WIDTHS_V2, SHUFFLE = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0), (0.5, 1.0, 2.0)
+
+NETWORKS = {
+    "mobilenet_v1_tiny": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1), 16),
+    "mobilenet_v2_tiny": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2), 16),
+    "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2), 48),
+    "resnet_tiny": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET_TINY_STAGES, stem=(16, 3, 1)), 16),
+    "resnet50": ((0.25, 1.0), lambda n: n.resnet((0.25, 1.0), n.RESNET50_STAGES), 64),
+    "resnet50 of torchvision": ((1.0,), lambda n: n.torchvision_resnet50(), 64),
+    "shufflenet_tiny": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_TINY_STAGES, stem_stride=1), 16),
+    "shufflenet": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_STAGES), 64),
+    "mobilenet_v2 of torchvision": ((1.0,), lambda n: n.torchvision_mobilenet_v2(), 48),
+}
+"""By model: widths, the PyTorch network, pixels."""
+
+
+def saved(folder, content):
+    import torch
+
+    torch.save(content, folder / "checkpoint.pt")
+    return folder / "checkpoint.pt"
+
+
+def assert_same_logits(networks, model, variables, network, size):
+    """At every width within 1e-4, of logits that differ a hundred times more between a dark and a bright image."""
+    noise = np.random.default_rng(1).normal(size=(2, size, size, 3))
+    images = (noise + np.array([-1, 1])[:, None, None, None]).astype(np.float32)
+    apply = jax.jit(model.apply, static_argnames="width")
+    for switch, width in enumerate(model.widths):
+        expected = networks.logits_at(network, switch, images)
+        spread = np.abs(expected[0] - expected[1]).max()
+        assert spread > 0.01, "what fades away on its way through the network would hide mistakes"
+        logits = np.asarray(apply(variables, images, width=width))
+        print(f"width {width}: differs by {np.abs(logits - expected).max():.1e}, the images by {spread:.2f}")
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_those_of_the_pytorch_network_at_every_width(networks, tmp_path, name):
+    widths, build, size = NETWORKS[name]
+    network, model = networks.randomised(build(networks), len(widths) - 1), create_model(name.split()[0], widths, 7)
+    variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert jax.tree.structure(variables) == jax.tree.structure(shapes)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    assert_same_logits(networks, model, variables, network, size)
+
+
+def test_a_private_batch_norm_after_the_tail(networks, tmp_path):
+    network = networks.randomised(networks.mobilenet_v2((0.5, 1.0), private_tail=True), widest=1)
+    model = create_model("mobilenet_v2_tiny", (0.5, 1.0), 7, tail_bn="private")
+    variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
+    assert_same_logits(networks, model, variables, network, 16)
+
+
+def test_prefixes_wrappers_counters_and_precision_make_no_difference(networks, tmp_path):
+    state = networks.randomised(networks.mobilenet_v1((0.5, 1.0)), widest=1).state_dict()
+    model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 7)
+    plain = load_torch_checkpoint(model, saved(tmp_path, state))
+    prefixed = OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())
+    uncounted = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    assert len(uncounted) < len(state)
+    training = {"model": prefixed, "epoch": 479, "optimizer": {"lr": 0.1}}
+    double = {name: tensor.double() for name, tensor in state.items()}
+    for content in (prefixed, uncounted, training, double):
+        variables = load_torch_checkpoint(model, saved(tmp_path, content))
+        jax.tree.map(np.testing.assert_array_equal, variables, plain)
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('the file was run')",)
+
+
+REFUSED = {
+    "code": (lambda torch: Evil(), r"cannot be read \(UnpicklingError: .*exec.*holds more than tensors"),
+    "code beside weights": (lambda torch: {"model": {"weight": torch.zeros(1)}, "best": Evil()}, "more than tensors"),
+    "list": (lambda torch: [torch.zeros(1)], "is not a state_dict: it holds a list; give a file of named tensors"),
+    "empty": (lambda torch: {}, "is not a state_dict: it holds an empty dict"),
+    "number": (lambda torch: {"epoch": 3, "weight": torch.zeros(1)}, "epoch is of type int, not a tensor"),
+    "name": (lambda torch: {"a\nb": torch.zeros(1)}, r"is not a state_dict: it has the key 'a\\nb'"),
+    "sparse": (lambda torch: {"weight": torch.zeros(1).to_sparse()}, "weight is a sparse, quantised or complex tensor"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_state_dict_is_refused(networks, tmp_path, what):
+    content, message = REFUSED[what]
+    with pytest.raises(UserError, match=message) as caught:
+        load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), saved(tmp_path, content(networks.torch)))
+    assert "\n" not in str(caught.value)
+    assert "trust" not in str(caught.value), "PyTorch's advice to load it unsafely is not passed on"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", b"PK\x03\x04 no archive", pickle.dumps({"weight": 1})],
+    ids=["empty", "text", "zip", "plain pickle"],
+)
+def test_a_damaged_file_is_one_clear_mistake(tmp_path, content):
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged.pt cannot be read") as caught:
+        load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_one_clear_mistake(networks, tmp_path):
+    path = saved(tmp_path, networks.mobilenet_v1((1.0,)).state_dict())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), path)

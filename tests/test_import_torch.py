@@ -1,0 +1,128 @@
+"""The command that imports PyTorch checkpoints, in real processes: import, then whatever a trained workdir can do."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from slimjax import create_model, load_torch_checkpoint
+from slimjax.interop.assignments import assignments_of
+from slimjax.interop.layouts import layouts_of
+
+pytestmark = pytest.mark.torch
+
+WIDTHS = (0.25, 1.0)
+CONFIG = ("--config=configs/digits.py", "--config.model.widths=(0.25,1.0)")
+# A rate at which nothing moves shows which weights a run has started from.
+SHORT = ("--config.num_train_steps=1", "--config.schedule.warmup_steps=0", "--config.learning_rate=1e-12")
+ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │ +([\d.]+) │ +([\d.]+) │")
+
+
+def checkpoint_file(folder, num_classes=10):
+    """Random weights of the digits' network under PyTorch's names, and the same as variables."""
+    import torch
+
+    model = create_model("mobilenet_v1_tiny", WIDTHS, num_classes)
+    rng = np.random.default_rng(0)
+    state = {
+        entry: torch.from_numpy(rng.uniform(0.01, 1, assignment.entry_shape).astype(np.float32))
+        for assignment in assignments_of(model, layouts_of(model)[0])
+        for entry in assignment.entries
+    }
+    path = folder / f"{num_classes}_classes.pt"
+    torch.save({"model": state}, path)
+    return path, load_torch_checkpoint(model, path)
+
+
+def weights_of(workdir, step):
+    """Parameters of a checkpoint, read with plain orbax."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "state")["params"]
+
+
+def assert_close(given, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), given, dict(expected))
+
+
+@pytest.fixture(scope="module")
+def imported(run_program, tmp_path_factory):
+    """The workdir of an imported checkpoint, its file, its variables and what was printed."""
+    folder = tmp_path_factory.mktemp("imported")
+    path, variables = checkpoint_file(folder)
+    workdir = folder / "workdir"
+    arguments = (*CONFIG, f"--checkpoint={path}", f"--workdir={workdir}")
+    code, out, err = run_program(*arguments, module="slimjax.import_torch")
+    assert code == 0, err
+    return workdir, path, variables, out
+
+
+def test_importing_says_what_and_where(imported):
+    workdir, path, variables, out = imported
+    assert f"imported {path}: mobilenet_v1_tiny, widths (0.25, 1.0), 10 classes" in out
+    assert f"{workdir}/checkpoints/0 (evaluate it with --mode=eval --workdir={workdir})" in out
+    assert_close(weights_of(workdir, 0), variables["params"])
+
+
+def test_an_imported_checkpoint_evaluates(imported, run_program):
+    code, out, err = run_program(f"--workdir={imported[0]}", "--mode=eval")
+    assert code == 0, err
+    assert [row[0] for row in ROW.findall(out)] == ["0.25", "1"]
+
+
+def test_an_imported_checkpoint_calibrates(imported, run_program):
+    code, _, err = run_program(f"--workdir={imported[0]}", "--mode=calibrate", "--config.calibration_batches=2")
+    assert code == 0, err
+    assert_close(weights_of(imported[0] / "calibrated", 0), imported[2]["params"])
+
+
+def test_another_run_starts_from_it(imported, run_program, tmp_path):
+    workdir = imported[0]
+    code, _, err = run_program(f"--workdir={tmp_path}", f"--config.init_from={workdir}", *CONFIG, *SHORT)
+    assert code == 0, err
+    assert f"starting from the weights of {workdir}" in err
+    assert_close(weights_of(tmp_path, 1), imported[2]["params"])
+
+
+def test_training_in_its_workdir_goes_on_from_it(run_program, tmp_path):
+    path, variables = checkpoint_file(tmp_path)
+    workdir = tmp_path / "workdir"
+    code, _, err = run_program(*CONFIG, f"--checkpoint={path}", f"--workdir={workdir}", module="slimjax.import_torch")
+    assert code == 0, err
+    code, _, err = run_program(f"--workdir={workdir}", *CONFIG, *SHORT)
+    assert code == 0, err
+    assert f"resuming {workdir} from step 0 of 1" in err
+    assert_close(weights_of(workdir, 1), variables["params"])
+
+
+MISTAKES = {
+    "": "--config is missing; give the network's",
+    "--config=configs/digits.py": "--checkpoint is missing; give the file",
+    "--config=configs/digits.py --checkpoint=FILE": "--workdir is missing; give the folder",
+    "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W": "checkpoint=/nowhere.pt: there is no such file",
+    "--config=configs/digits.py --checkpoint=FILE --workdir=W": "batch norms of 2 widths, but the model has 4",
+    "--config=configs/s_mobilenet_v2.py --checkpoint=FILE --workdir=W --config.model.widths=(0.25,1)": "of MobileNetV2",
+    "--config=configs/digits.py --checkpoint=FILE --workdir=W --config.model.name=mobilnet_v1": "did you mean",
+    "--config=configs/digits.py --checkpoint=configs/digits.py --workdir=W": "configs/digits.py cannot be read",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(imported, run_program, tmp_path, arguments):
+    given = arguments.replace("FILE", str(imported[1])).replace("=W", f"={tmp_path / 'new'}").split()
+    code, out, err = run_program(*given, module="slimjax.import_torch")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert MISTAKES[arguments] in err
+    assert not out
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_workdir_with_checkpoints_is_left_alone(imported, run_program):
+    workdir, path, _, _ = imported
+    code, _, err = run_program(*CONFIG, f"--checkpoint={path}", f"--workdir={workdir}", module="slimjax.import_torch")
+    assert code == 2
+    assert f"error: {workdir} has checkpoints of the steps [0] already; give a new --workdir" in err
