@@ -6,10 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from slimjax.configs import default
 
 from slimjax import MODELS, create_model, profile_model
 from slimjax.analysis.profile import total_params
-from slimjax.configs import default
 from slimjax.nn.tracing import trace_layers
 
 
