@@ -12,7 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-WIDTHS = {"mobilenet_v1": (0.25, 0.5, 0.75, 1.0), "mobilenet_v2": (0.35, 0.5, 0.75, 1.0)}
+WIDTHS = {
+    "mobilenet_v1": (0.25, 0.5, 0.75, 1.0),
+    "mobilenet_v2": (0.35, 0.5, 0.75, 1.0),
+    "shufflenet": (0.5, 1.0, 2.0),
+    "resnet50": (0.25, 0.5, 0.75, 1.0),
+}
 CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch")
 
 
@@ -65,7 +70,7 @@ def contestant(which: str, name: str, batch_size: int, image_size: int) -> tuple
     """A contestant's step, over all widths of the model, and what it took to build."""
     widths = WIDTHS[name]
     if which == "pytorch":
-        from torch_mobilenets import make_step
+        from torch_networks import make_step
 
         return make_step(name, widths, batch_size, image_size), {}
     if which != "individuals":

@@ -1,6 +1,6 @@
 """Times the train step of all widths against individual networks doing the same work, and against PyTorch.
 
-    python experiments/benchmarks/train_step.py                      both MobileNets, 224 px, batch 8, 4 widths
+    python experiments/benchmarks/train_step.py                      all four families, 224 px, batch 8, all widths
     python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -92,27 +91,18 @@ def measure(
     }
 
 
-def describe_machine() -> dict[str, Any]:
-    """Device, versions and commit, for the record."""
-    import jax
+def measured_on() -> dict[str, Any]:
+    """Machine, versions and commit, for the record."""
+    from slimjax.analysis.machine import describe_machine
 
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
-    packages = ["jax", "jaxlib", "flax"] + (["torch"] if importlib.util.find_spec("torch") else [])
+    torch = {"torch": version("torch")} if importlib.util.find_spec("torch") else {}
     return {
-        "device": jax.devices()[0].device_kind,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
+        **describe_machine(),
+        **torch,
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "command": " ".join(sys.argv),
     }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def print_record(record: dict[str, Any], console: Console) -> None:
@@ -161,7 +151,7 @@ def main() -> None:
         for name in arguments.models
     ]
     about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
-    record = {**describe_machine(), **about, "models": models}
+    record = {**measured_on(), **about, "models": models}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(record, indent=1) + "\n")
     print_record(record, console)

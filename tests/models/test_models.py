@@ -91,14 +91,15 @@ def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_n
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-5), active, expected_gradients)
         kept = sliced_by_hand({"s": statistics}, {"s": shapes["batch_stats"]}, switch)["s"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), kept, expected_statistics)
-        check_the_rest_is_left_out(gradients, active_masks(model, width), shapes["params"], switch)
+        read = elements_of(gradients, shapes["params"], switch)
+        check_the_rest_is_left_out(gradients, active_masks(model, width), read)
 
 
-def check_the_rest_is_left_out(gradients, masks, narrow_shapes, switch):
+def check_the_rest_is_left_out(gradients, masks, read):
     """What a width does not read has a gradient of exactly zero, and the width's masks are what it does read."""
     rest = {path: np.array(gradient) for path, gradient in flatten_dict(gradients).items()}
     masks = flatten_dict(masks)
-    for _, source, active in elements_of(gradients, narrow_shapes, switch):
+    for _, source, active in read:
         rest[source][active] = 0
         assert masks[source][active].all()
         masks[source][active] = False

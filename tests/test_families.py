@@ -1,0 +1,40 @@
+"""Every family through the whole program, on the real digits: all widths learn, and one shared batch norm fails."""
+
+import json
+import re
+
+import pytest
+
+from slimjax import MODELS
+
+SETTINGS = ["--config.num_train_steps=200", "--config.schedule.warmup_steps=20", "--config.eval_every_steps=200"]
+ERROR_ROW = re.compile(r"│ +([\d.]+) │ +[\d,]+ │ +[\d.]+ M │ +[\d.]+ │ +([\d.]+) │")
+TINY = sorted(name for name in MODELS if name.endswith("_tiny"))
+
+
+def errors_of(out):
+    """Top-1 error in evaluation, %, by width."""
+    return {float(width): float(error) for width, error in ERROR_ROW.findall(out)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_every_width_learns(run_program, tmp_path, name):
+    code, out, err = run_program(f"--workdir={tmp_path}", f"--config.model.name={name}", *SETTINGS)
+    assert code == 0, err
+    errors = errors_of(out)
+    assert sorted(errors) == [0.25, 0.5, 0.75, 1.0]
+    assert all(error < 30 for error in errors.values()), f"guessing is wrong 90 times of 100: {errors}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
+def test_naive_training_looks_normal_and_fails_in_evaluation(run_program, tmp_path, name):
+    naive = [f"--config.model.name={name}", "--config.model.batch_norm=shared"]
+    code, out, err = run_program(f"--workdir={tmp_path}", *naive, *SETTINGS)
+    assert code == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    last = next(line for line in reversed(lines) if "train/learning_rate" in line)
+    for width in ("0.25", "0.5", "0.75", "1"):
+        assert last[f"train/top1_error/width_{width}"] < 30, "with the batch's own statistics it seems to learn"
+    assert max(errors_of(out).values()) > 70, errors_of(out)
