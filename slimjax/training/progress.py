@@ -6,13 +6,25 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from slimjax.tasks.task import Figures
 
 Item = TypeVar("Item")
+
+
+class _Bars(RichProgress):
+    """Bars with their figures below them, since a terminal of 80 columns has no room for both in a line."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, then the figures of each that has some."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["figures"]:
+                yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -21,13 +33,12 @@ class Progress:
     def __init__(self, enabled: bool = True) -> None:
         """Shows nothing yet; `enabled=False` is for the processes that do not write logs."""
         self._console = Console(stderr=True, quiet=not enabled, highlight=False)
-        self._live = RichProgress(
+        self._live = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -86,7 +97,7 @@ class StepProgress:
         self._live.update(self._task, completed=step)
 
     def report(self, figures: str) -> None:
-        """Shows current figures: beside the bar on a terminal, as a line with the time left elsewhere."""
+        """Shows current figures: below the bar on a terminal, as a line with the time left elsewhere."""
         self._live.update(self._task, figures=figures)
         if not self._live.console.is_terminal:
             task = self._live.tasks[self._live.task_ids.index(self._task)]

@@ -23,6 +23,7 @@ def trained(data_dir, workdir, batch_norm):
     config = digits.get_config()
     config.dataset.data_dir = str(data_dir)
     config.model.batch_norm = batch_norm
+    config.model.widths = (0.25, 0.5, 1.0)
     config.num_train_steps = config.eval_every_steps = config.checkpoint_every_steps = NUM_STEPS
     config.log_every_steps = 50
     run = create_run(config, workdir)

@@ -1,0 +1,34 @@
+"""Short runs of the real program, and what they leave behind."""
+
+import json
+import time
+
+SMALL = [
+    "--config.model.widths=(0.25,1.0)",
+    "--config.num_train_steps=80",
+    "--config.schedule.warmup_steps=5",
+    "--config.log_every_steps=10",
+    "--config.eval_every_steps=40",
+    "--config.checkpoint_every_steps=20",
+]
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def arrays_of(workdir, step):
+    """Every array file of a checkpoint, read with plain orbax."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.leaves_with_path(checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "state"))
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
