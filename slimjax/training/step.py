@@ -14,8 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from slimjax.errors import UserError
@@ -23,6 +25,7 @@ from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, settled
+from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
 from slimjax.training.switches import Stage, Turn
 
@@ -53,20 +56,24 @@ class StepMetrics(struct.PyTreeNode):
     parameter_norm: jax.Array
 
 
-def first_width(task: Task, width: float, params: Tree, batch_stats: Tree, batch: Tree) -> tuple[LocalSums, Any]:
-    """Switches to a width, runs it forward and takes the gradient of its loss (SNet, algorithm 1, lines 7-10).
+def add_width(task: Task, width: float, params: Flat, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
+    """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
+
+    Args:
+      task: whose loss is differentiated.
+      width: to switch to.
+      params: at least those that the width reads.
+      sums: of the widths before it; the gradient of a parameter that is not among them begins here.
+      batch: arrays whose leading axis counts the device's examples.
 
     Returns:
-      The beginning of the step's sums and the metrics of the width, of this device alone.
+      The sums with this width's share, and the metrics of the width, of this device alone.
     """
-    gradients, (batch_stats, metrics) = jax.grad(task.loss, has_aux=True)(params, batch_stats, batch, width)
-    return LocalSums(gradients, batch_stats), metrics
-
-
-def next_width(task: Task, width: float, params: Tree, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
-    """The same for a further width, added to what the widths before it have left."""
-    new, metrics = first_width(task, width, params, sums.batch_stats, batch)
-    return LocalSums(jax.tree.map(jnp.add, sums.gradients, new.gradients), new.batch_stats), metrics
+    gradients, (batch_stats, metrics) = jax.grad(task.loss, has_aux=True)(
+        unflatten_dict(params), unflatten_dict(sums.batch_stats), batch, width
+    )
+    added = {path: sums.gradients.get(path, 0.0) + value for path, value in flatten_dict(gradients).items()}
+    return LocalSums(added, sums.batch_stats | flatten_dict(batch_stats)), metrics
 
 
 def summed_gradients(
@@ -89,11 +96,10 @@ def summed_gradients(
     """
     if not widths:
         raise UserError("a step needs at least one width")
-    metrics = {}
-    sums, metrics[widths[0]] = first_width(task, widths[0], params, batch_stats, batch)
-    for width in widths[1:]:
-        sums, metrics[width] = next_width(task, width, params, sums, batch)
-    return sums, metrics
+    metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
+    for width in widths:
+        sums, metrics[width] = add_width(task, width, flatten_dict(params), sums, batch)
+    return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
 
 
 def reduced_update(
@@ -154,7 +160,9 @@ class TrainStep:
         """
         self.fused = fused
         self._task, self._tx, self._mesh = task, tx, mesh
+        self._parts = Parts(task.model)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
+        self._zeros: dict[float, LocalSums] = {}
 
     def __call__(self, state: TrainState, batch: dict[str, jax.Array], turn: Turn) -> tuple[TrainState, StepMetrics]:
         """One step; the given state is used up.
@@ -168,14 +176,22 @@ class TrainStep:
           The next state and the step's metrics, replicated.
         """
         self.compile(state, batch, turn)
-        first, *others, last = self._keys(turn)
+        *of_widths, last = self._keys(turn)
         if self.fused:
             return self._run(last, state, batch)
-        metrics = {}
-        sums, metrics[turn.widths[0]] = self._run(first, state.params, state.batch_stats, batch)
-        for key, width in zip(others, turn.widths[1:], strict=True):
-            sums, metrics[width] = self._run(key, state.params, sums, batch)
-        state, norms = self._run(last, state, sums)
+        params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+        metrics: dict[float, Any] = {}
+        own: dict[float, LocalSums] = {}
+        sums: tuple[LocalSums, ...] = ()
+        for key, width in zip(of_widths, turn.widths, strict=True):
+            reads = self._parts.read_by(width, params), self._parts.read_by(width, batch_stats, own_only=bool(sums))
+            (shared, own[width]), metrics[width] = self._run(key, *reads, *sums, batch)
+            sums = (shared,)
+        for width in self._task.model.widths:
+            if width not in own:
+                own[width] = self._nothing(width, params, batch_stats)
+        ran = np.isin(self._task.model.widths, turn.widths)
+        state, norms = self._run(last, state, *sums, own, ran)
         return state, StepMetrics(metrics, **norms)
 
     def _run(self, key: ProgramKey, *arguments: Tree) -> Any:
@@ -202,7 +218,7 @@ class TrainStep:
 
     def _keys(self, turn: Turn) -> list[ProgramKey]:
         if self.fused:
-            return [("fused", turn.widths, turn.stage)] * 2
+            return [("fused", turn.widths, turn.stage)]
         first, *others = turn.widths
         return [
             ("first", (first,), None),
@@ -212,33 +228,61 @@ class TrainStep:
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
         kind, widths, _ = key
-        sums = self._stacked(LocalSums(state.params, state.batch_stats))
+        update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+        if kind == "fused":
+            program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
+            return program.lower(state, batch)
+        params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+        shared = self._stacked(None, params, batch_stats)
+        if kind == "update":
+            in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED)
+            program = self._jit(self._update(update), in_specs, REPLICATED, donate=(0,))
+            own = {width: self._stacked(width, params, batch_stats) for width in self._task.model.widths}
+            return program.lower(state, shared, own, jax.ShapeDtypeStruct((len(own),), bool))
+        reads = self._parts.read_by(widths[0], params)
         if kind == "first":
             program = self._jit(self._first(widths[0]), (REPLICATED, REPLICATED, SPLIT), (SPLIT, REPLICATED))
-            return program.lower(state.params, state.batch_stats, batch)
-        if kind == "next":
-            program = self._jit(self._next(widths[0]), (REPLICATED, SPLIT, SPLIT), (SPLIT, REPLICATED), donate=(1,))
-            return program.lower(state.params, sums, batch)
-        update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
-        if kind == "update":
-            program = self._jit(
-                lambda state, sums: update(state, _unstack(sums)), (REPLICATED, SPLIT), REPLICATED, donate=(0,)
-            )
-            return program.lower(state, sums)
-        program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
-        return program.lower(state, batch)
+            return program.lower(reads, self._parts.read_by(widths[0], batch_stats), batch)
+        in_specs = (REPLICATED, REPLICATED, SPLIT, SPLIT)
+        program = self._jit(self._next(widths[0]), in_specs, (SPLIT, REPLICATED), donate=(2,))
+        return program.lower(reads, self._parts.only(widths[0], batch_stats), shared, batch)
 
     def _first(self, width: float) -> Callable[..., Any]:
-        def program(params: Tree, batch_stats: Tree, batch: Tree) -> tuple[LocalSums, Any]:
-            sums, metrics = first_width(self._task, width, params, batch_stats, batch)
-            return _stack(sums), jax.lax.psum(metrics, DATA)
+        def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[tuple[LocalSums, LocalSums], Any]:
+            sums, metrics = add_width(self._task, width, params, LocalSums({}, batch_stats), batch)
+            return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
 
     def _next(self, width: float) -> Callable[..., Any]:
-        def program(params: Tree, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
-            sums, metrics = next_width(self._task, width, params, _unstack(sums), batch)
-            return _stack(sums), jax.lax.psum(metrics, DATA)
+        def program(params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree) -> tuple[Any, Any]:
+            shared = _unstack(stacked)
+            so_far = LocalSums(shared.gradients, shared.batch_stats | own_stats)
+            sums, metrics = add_width(self._task, width, params, so_far, batch)
+            return self._split(sums, width), jax.lax.psum(metrics, DATA)
+
+        return program
+
+    def _split(self, sums: LocalSums, width: float) -> tuple[LocalSums, LocalSums]:
+        """What the widths share and what is the width's own, each to be handed on by itself."""
+        shared, own = (
+            LocalSums(self._parts.only(owner, sums.gradients), self._parts.only(owner, sums.batch_stats))
+            for owner in (None, width)
+        )
+        return _stack(shared), _stack(own)
+
+    def _update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        def program(state: TrainState, shared: LocalSums, own: dict[float, LocalSums], ran: jax.Array) -> Any:
+            gradients, batch_stats = dict(_unstack(shared).gradients), flatten_dict(state.batch_stats)
+            batch_stats |= _unstack(shared).batch_stats
+            for index, stacked in enumerate(own[width] for width in self._task.model.widths):
+                sums = _unstack(stacked)
+                gradients |= sums.gradients
+                # The statistics of a width that did not run stay as they were.
+                batch_stats |= {
+                    path: jnp.where(ran[index], new, batch_stats[path]) for path, new in sums.batch_stats.items()
+                }
+            return update(state, LocalSums(unflatten_dict(gradients), unflatten_dict(batch_stats)))
 
         return program
 
@@ -266,10 +310,22 @@ class TrainStep:
             compiler_options=compiler_options(self._mesh.devices.flat[0].platform),
         )
 
-    def _stacked(self, sums: LocalSums) -> LocalSums:
-        """Shapes of the sums as they travel between programs: every device's own along a leading axis."""
+    def _stacked(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
+        """Shapes of a part of the sums as it travels between programs: every device's own along a leading axis."""
+        sums = LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
         count = self._mesh.size
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), sums)
+
+    def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
+        """What a width that does not run hands on, so that one program updates after whatever widths have run."""
+        if width not in self._zeros:
+            shapes = self._stacked(width, params, batch_stats)
+            zeros = jax.jit(
+                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+                out_shardings=NamedSharding(self._mesh, SPLIT),
+            )
+            self._zeros[width] = zeros()
+        return self._zeros[width]
 
 
 def _stack(sums: LocalSums) -> LocalSums:
