@@ -47,24 +47,25 @@ def use_compilation_cache() -> None:
 
 def config_is_given() -> bool:
     """Whether the command line named a configuration file, rather than taking the default."""
-    return bool(_config_arguments(sys.orig_argv))
+    return bool(sys.orig_argv[_config_arguments(sys.orig_argv)])
 
 
-def _config_arguments(argv: Sequence[str]) -> list[str]:
-    """The arguments `--config=FILE`, or `--config FILE`, of a command line."""
+def _config_arguments(argv: Sequence[str]) -> slice:
+    """Where a command line has `--config=FILE`, or `--config FILE`; an empty slice at its end if it has neither."""
     for index, argument in enumerate(argv):
         if argument.startswith(("--config=", "-config=")):
-            return [argument]
+            return slice(index, index + 1)
         if argument in ("--config", "-config"):
-            return list(argv[index : index + 2])
-    return []
+            return slice(index, index + 2)
+    return slice(len(argv), len(argv))
 
 
 def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
     # The file comes first, since overrides are known only once it is loaded. The default is not the flag's own: that is
     # loaded when the flag is defined, before anything here could tell its overrides' mistakes.
-    config = _config_arguments(argv) or [f"--config={default_config}"]
-    others = [argument for argument in argv[1:] if argument not in config]
+    place = _config_arguments(argv)
+    config = argv[place] or [f"--config={default_config}"]
+    others = [*argv[1 : place.start], *argv[place.stop :]]
     given = config[0].partition("=")[2] or config[-1]
     # What follows a colon is for the file's get_config.
     path, colon, _ = given.partition(":")
