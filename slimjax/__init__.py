@@ -1,5 +1,6 @@
 """Slimmable neural networks in JAX: one network, several widths, switched while it runs."""
 
+from slimjax.analysis.latency import measure_latency
 from slimjax.analysis.profile import profile_model
 from slimjax.deploy import extract_subnet, fold_batch_norm
 from slimjax.errors import UserError
@@ -13,5 +14,6 @@ __all__ = [
     "extract_subnet",
     "fold_batch_norm",
     "load_torch_checkpoint",
+    "measure_latency",
     "profile_model",
 ]

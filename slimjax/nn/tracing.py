@@ -103,7 +103,8 @@ def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[
         if isinstance(layer, SlimmableLayer) and context.method_name == "__call__":
             x, *rest = args
             alone = LayerCall(layer.clone(parent=None, name=None), _struct(x), tuple(rest), tuple(kwargs.items()))
-            read, macs = layer.variables_read(*args, **kwargs), layer.macs(x, output)
+            # Asked of the layer by itself: what it answers must not keep the network and its tracers alive.
+            read, macs = alone.layer.variables_read(*args, **kwargs), layer.macs(x, output)
             _, source = outputs.get(id(x), (x, None))
             traces.append(LayerTrace(layer.path, alone, _struct(output), macs, read, source))
             outputs[id(output)] = output, layer.path

@@ -33,8 +33,10 @@ from slimjax.training.switches import Stage, Turn
 class LocalSums(struct.PyTreeNode):
     """What the widths of a step have left on one device, before anything is reduced.
 
+    Both are trees like the network's; between widths and programs they are flat, by path, and may be a part of it only.
+
     Attributes:
-      gradients: of the sum of the losses of the widths so far, like `params`, float32.
+      gradients: of the sum of the losses of the widths so far, float32.
       batch_stats: running statistics, updated by each width in its turn.
     """
 
@@ -228,13 +230,14 @@ class TrainStep:
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
         kind, widths, _ = key
-        update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
         if kind == "fused":
+            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
             program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
             return program.lower(state, batch)
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
         shared = self._stacked(None, params, batch_stats)
         if kind == "update":
+            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
             in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED)
             program = self._jit(self._update(update), in_specs, REPLICATED, donate=(0,))
             own = {width: self._stacked(width, params, batch_stats) for width in self._task.model.widths}

@@ -54,8 +54,7 @@ def task(make_task):
     return make_task()
 
 
-@pytest.fixture(scope="module")
-def separate(task):
+def by_hand(task):
     """Algorithm 1 by hand: each width's own gradient, statistics threaded from one width to the next."""
     variables = jax.device_get(jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
     batch, statistics, gradients, losses = digits(16), variables["batch_stats"], [], {}
@@ -79,6 +78,18 @@ def separate(task):
     return variables["params"], gradients, jax.device_get(statistics), losses
 
 
+@pytest.fixture(scope="module")
+def separate(task):
+    return by_hand(task)
+
+
+@pytest.fixture(scope="module", params=["switchable", "shared_affine", "shared"])
+def network(request, make_task):
+    """A task, for each way of sharing batch norms, and its first step by hand."""
+    task = make_task(batch_norm=request.param)
+    return task, by_hand(task)
+
+
 def test_summed_gradient_is_the_sum_of_separate_ones(task, separate):
     params, gradients, statistics, _ = separate
     initial = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["batch_stats"]
@@ -95,8 +106,8 @@ def test_no_widths_is_an_error(task):
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_one_step_is_algorithm_1_with_one_update(task, separate, meshes, fused):
-    params, gradients, statistics, losses = separate
+def test_one_step_is_algorithm_1_with_one_update(network, meshes, fused):
+    task, (params, gradients, statistics, losses) = network
     state, metrics = run_steps(task, meshes[1], fused, [Turn(task.model.widths[::-1])])
 
     def updated(path, weight, gradient):
@@ -117,6 +128,17 @@ def test_one_step_is_algorithm_1_with_one_update(task, separate, meshes, fused):
         np.testing.assert_allclose(metrics.widths[width].compute()["loss"], loss, rtol=1e-5)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in total.values()))
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-4)
+
+
+def test_widths_that_do_not_run_change_nothing_of_their_own(make_task, meshes):
+    """Three steps of the sandwich rule as one program, which never hears of the absent widths, and as one a width."""
+    task = make_task(widths=(0.25, 0.5, 0.75, 1.0))
+    turns = [Turn((1.0, 0.5, 0.25)), Turn((1.0, 0.75, 0.25)), Turn((1.0, 0.5, 0.25))]
+    fused, _ = run_steps(task, meshes[1], True, turns)
+    per_width, _ = run_steps(task, meshes[1], False, turns)
+    assert_trees_close(per_width.params, fused.params, rtol=1e-3, atol=1e-5)
+    assert_trees_close(per_width.batch_stats, fused.batch_stats, rtol=1e-3, atol=1e-5)
+    assert_trees_close(per_width.opt_state, fused.opt_state, rtol=1e-3, atol=1e-4)
 
 
 def test_eight_devices_agree_with_one_where_batch_norm_spans_them(make_task, task, meshes):
