@@ -10,8 +10,6 @@ from slimjax import create_model, load_torch_checkpoint
 from slimjax.interop.assignments import assignments_of
 from slimjax.interop.layouts import layouts_of
 
-pytestmark = pytest.mark.torch
-
 WIDTHS = (0.25, 1.0)
 CONFIG = ("--config=configs/digits.py", "--config.model.widths=(0.25,1.0)")
 # A rate at which nothing moves shows which weights a run has started from.
@@ -59,6 +57,7 @@ def imported(run_program, tmp_path_factory):
     return workdir, path, variables, out
 
 
+@pytest.mark.torch
 def test_importing_says_what_and_where(imported):
     workdir, path, variables, out = imported
     assert f"imported {path}: mobilenet_v1_tiny, widths (0.25, 1.0), 10 classes" in out
@@ -66,18 +65,21 @@ def test_importing_says_what_and_where(imported):
     assert_close(weights_of(workdir, 0), variables["params"])
 
 
+@pytest.mark.torch
 def test_an_imported_checkpoint_evaluates(imported, run_program):
     code, out, err = run_program(f"--workdir={imported[0]}", "--mode=eval")
     assert code == 0, err
     assert [row[0] for row in ROW.findall(out)] == ["0.25", "1"]
 
 
+@pytest.mark.torch
 def test_an_imported_checkpoint_calibrates(imported, run_program):
     code, _, err = run_program(f"--workdir={imported[0]}", "--mode=calibrate", "--config.calibration_batches=2")
     assert code == 0, err
     assert_close(weights_of(imported[0] / "calibrated", 0), imported[2]["params"])
 
 
+@pytest.mark.torch
 def test_another_run_starts_from_it(imported, run_program, tmp_path):
     workdir = imported[0]
     code, _, err = run_program(f"--workdir={tmp_path}", f"--config.init_from={workdir}", *CONFIG, *SHORT)
@@ -86,6 +88,7 @@ def test_another_run_starts_from_it(imported, run_program, tmp_path):
     assert_close(weights_of(tmp_path, 1), imported[2]["params"])
 
 
+@pytest.mark.torch
 def test_training_in_its_workdir_goes_on_from_it(run_program, tmp_path):
     path, variables = checkpoint_file(tmp_path)
     workdir = tmp_path / "workdir"
@@ -100,29 +103,36 @@ def test_training_in_its_workdir_goes_on_from_it(run_program, tmp_path):
 MISTAKES = {
     "": "--config is missing; give the network's",
     "--config=configs/digits.py": "--checkpoint is missing; give the file",
-    "--config=configs/digits.py --checkpoint=FILE": "--workdir is missing; give the folder",
+    "--config=configs/digits.py --checkpoint=/nowhere.pt": "--workdir is missing; give the folder",
     "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W": "checkpoint=/nowhere.pt: there is no such file",
+    "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W --config.model.name=mobilnet_v1": "did you mean",
+}
+MISFITS = {
     "--config=configs/digits.py --checkpoint=FILE --workdir=W": "batch norms of 2 widths, but the model has 4",
     "--config=configs/s_mobilenet_v2.py --checkpoint=FILE --workdir=W --config.model.widths=(0.25,1)": "of MobileNetV2",
-    "--config=configs/digits.py --checkpoint=FILE --workdir=W --config.model.name=mobilnet_v1": "did you mean",
     "--config=configs/digits.py --checkpoint=configs/digits.py --workdir=W": "configs/digits.py cannot be read",
 }
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(imported, run_program, tmp_path, arguments):
-    given = arguments.replace("FILE", str(imported[1])).replace("=W", f"={tmp_path / 'new'}").split()
-    code, out, err = run_program(*given, module="slimjax.import_torch")
-    assert code == 2
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert MISTAKES[arguments] in err
-    assert not out
+def test_a_mistake_is_one_line_and_leaves_nothing(run_program, assert_refused, tmp_path, arguments):
+    given = arguments.replace("=W", f"={tmp_path / 'new'}").split()
+    assert_refused(run_program(*given, module="slimjax.import_torch"), MISTAKES[arguments])
     assert not (tmp_path / "new").exists()
 
 
-def test_a_workdir_with_checkpoints_is_left_alone(imported, run_program):
+@pytest.mark.torch
+@pytest.mark.parametrize("arguments", MISFITS)
+def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing(
+    imported, run_program, assert_refused, tmp_path, arguments
+):
+    given = arguments.replace("FILE", str(imported[1])).replace("=W", f"={tmp_path / 'new'}").split()
+    assert_refused(run_program(*given, module="slimjax.import_torch"), MISFITS[arguments])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.torch
+def test_a_workdir_with_checkpoints_is_left_alone(imported, run_program, assert_refused):
     workdir, path, _, _ = imported
-    code, _, err = run_program(*CONFIG, f"--checkpoint={path}", f"--workdir={workdir}", module="slimjax.import_torch")
-    assert code == 2
-    assert f"error: {workdir} has checkpoints of the steps [0] already; give a new --workdir" in err
+    result = run_program(*CONFIG, f"--checkpoint={path}", f"--workdir={workdir}", module="slimjax.import_torch")
+    assert_refused(result, f"{workdir} has checkpoints of the steps [0] already; give a new --workdir")

@@ -22,7 +22,9 @@ MODELS = [
     ("mobilenet_v2", {}),
     ("mobilenet_v2", {"tail_bn": "private"}),
     ("resnet50", {}),
+    ("resnet50", {"batch_norm": "shared"}),
     ("shufflenet", {}),
+    ("shufflenet", {"batch_norm": "shared_affine"}),
     ("shufflenet", {"batch_norm": "shared"}),
 ]
 TOLERANCE = 1e-5
@@ -61,6 +63,22 @@ def test_one_width_folds_into_its_kernels(network, relative_error, images):
     again, same = fold_batch_norm(*extract_subnet(model, variables, WIDTHS[0]))
     assert again == folded
     jax.tree.map(np.testing.assert_array_equal, same, own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "widths"), [("mobilenet_v2", (0.35, 0.5, 0.75, 1.0)), ("resnet50", (0.25, 0.5, 0.75, 1.0))]
+)
+def test_whole_networks_fold(name, widths, random_variables, relative_error):
+    model = create_model(name, widths, 10)
+    variables, images = random_variables(model), jax.random.normal(jax.random.key(3), (2, 64, 64, 3))
+    folded, own = fold_batch_norm(model, variables)
+    for width in widths:
+        expected = evaluate(model, variables, images, width)
+        assert relative_error(evaluate(folded, own, images, width), expected) < TOLERANCE
+    lean, lean_own = fold_batch_norm(model, variables, widths[1])
+    expected = evaluate(model, variables, images, widths[1])
+    assert relative_error(evaluate(lean, lean_own, images), expected) < TOLERANCE
 
 
 FEATURES = {0.5: (16, 16, 32), 1.0: (32, 32, 64)}

@@ -31,7 +31,9 @@ MODELS = [
     ("mobilenet_v2", {}),
     ("mobilenet_v2", {"tail_bn": "private"}),
     ("resnet50", {}),
+    ("resnet50", {"batch_norm": "shared"}),
     ("shufflenet", {}),
+    ("shufflenet", {"batch_norm": "shared_affine"}),
     ("shufflenet", {"batch_norm": "shared"}),
 ]
 
