@@ -1,13 +1,15 @@
 """What all command lines share: flags, configuration files, and mistakes told in one line."""
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
 
-from slimjax.errors import UserError
+from slimjax.configuration import known_keys
+from slimjax.errors import UserError, did_you_mean
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -66,7 +68,9 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
     place = _config_arguments(argv)
     config = argv[place] or [f"--config={default_config}"]
     others = [*argv[1 : place.start], *argv[place.stop :]]
-    given = config[0].partition("=")[2] or config[-1]
+    given = config[0].partition("=")[2] if "=" in config[0] else "".join(config[1:])
+    if not given:
+        sys.exit(_fail("--config= names no file; give one, such as --config=configs/digits.py, or leave the flag out"))
     # What follows a colon is for the file's get_config.
     path, colon, _ = given.partition(":")
     if not Path(path).is_file():
@@ -85,14 +89,27 @@ def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
             sys.exit(_fail(f"--config={given}: this file takes nothing behind a colon; the published rows' do"))
         sys.exit(_fail(f"--config={given}: {' '.join(str(cause).split())}"))
     except (AttributeError, KeyError) as error:
-        # ml_collections quotes its own message, line ends and all.
-        message = str(error).replace("\\n", " ").replace("\\'", "'").replace("'\"", "'").strip("\"'")
-        key, _, hint = message.partition(" Did you mean ")
-        hint = f" (did you mean {hint.rstrip('?').split(' instead of')[0]}?)" if hint else ""
-        sys.exit(_fail(f"the configuration has no key {key.strip(chr(39))!r}{hint}; configs/default.py has every key"))
+        known = known_keys()
+        unknown = next((key for key in _overridden_keys(others) if not _is_part_of(key, known)), None)
+        if unknown is None:
+            sys.exit(_fail(f"--config={given}: {' '.join(str(error.args[0] if error.args else error).split())}"))
+        hint = did_you_mean(unknown, known)
+        sys.exit(_fail(f"the configuration has no key {unknown!r}{hint}; configs/default.py has every key"))
     except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
     return rest
+
+
+def _overridden_keys(arguments: Sequence[str]) -> Iterator[str]:
+    """Dotted keys that a command line overrides, as in `--config.seed=1` and `--noconfig.dataset.flip`."""
+    for argument in arguments:
+        if match := re.match(r"--?(?:no)?config\.([^=\[]*)", argument):
+            yield match[1]
+
+
+def _is_part_of(key: str, known: Sequence[str]) -> bool:
+    """Whether a key is known, or a section of known ones."""
+    return any(f"{other}.".startswith(f"{key}.") for other in known)
 
 
 def _raised_by_config(error: BaseException) -> BaseException | None:

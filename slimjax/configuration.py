@@ -19,9 +19,14 @@ EXCLUSIVE = (
 """Keys that say the same thing in two units."""
 
 
+def known_keys() -> list[str]:
+    """Every key of a configuration, dotted."""
+    return list(_keys(default.get_config()))
+
+
 def check_keys(config: ConfigDict) -> None:
     """UserError that names the key, if a configuration has one that nothing reads or lacks one that something does."""
-    known, given = set(_keys(default.get_config())), set(_keys(config))
+    known, given = set(known_keys()), set(_keys(config))
     for key in sorted(given - known):
         raise UserError(f"config.{key} is unknown{did_you_mean(key, known)}; configs/default.py has every key")
     for key in sorted(known - given):
@@ -57,8 +62,7 @@ def config_of_run(workdir: Path, which: str, overrides: Mapping[str, Any]) -> Co
 
     checkpoints = Checkpoints(workdir)
     stored = checkpoints.description(checkpoints.find(which)).config
-    config = default.get_config()
-    known = set(_keys(config))
+    config, known = default.get_config(), set(known_keys())
     for key, value in _leaves(stored):
         if key not in known:
             raise UserError(f"the checkpoints of {workdir} have the unknown key {key}; they are of another version")

@@ -10,11 +10,11 @@ No data set is needed, and weights are random: time does not depend on values. M
 output of the one convolution or dense layer where they are largest, which inference needs at least.
 """
 
-import os
 import sys
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -22,18 +22,14 @@ from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.analysis.latency import check_measurable, measure_latency, measure_layer_latency, random_variables
-from slimjax.analysis.machine import describe_machine
-from slimjax.analysis.profile import profile_model, profile_width, total_params
-from slimjax.analysis.profile_report import ProfileReport, as_csv, as_json
-from slimjax.analysis.tables import print_profile
 from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
-from slimjax.models import SlimmableNetwork
-from slimjax.tasks.classification.data import count_classes
-from slimjax.tasks.classification.task import create_network
-from slimjax.training.mesh import check_platform
-from slimjax.training.progress import Progress
+from slimjax.paths import check_writable
+
+# What needs JAX is imported once the flags are known to be good.
+if TYPE_CHECKING:
+    from slimjax.analysis.profile_report import ProfileReport
+    from slimjax.models import SlimmableNetwork
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -58,10 +54,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than pri
 def main() -> int:
     """Counts, measures and prints what the flags ask for; returns the exit code."""
     batch_sizes = _batch_sizes() if _LATENCY.value else []
-    _check_output()
+    if _OUTPUT.value:
+        check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
     config = _config()
     check_keys(config)
     keep_freed_memory()
+    from slimjax.training.mesh import check_platform
+
     check_platform(config.platform)
     cli.use_compilation_cache()
     image_size = config.dataset.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
@@ -79,15 +78,6 @@ def _batch_sizes() -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _check_output() -> None:
-    """UserError if the output could not be written, before minutes are spent on what would go there."""
-    if not _OUTPUT.value:
-        return
-    path = Path(_OUTPUT.value).expanduser()
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"--output={path} cannot be written; give a file in a folder that exists and is yours")
-
-
 def _config() -> ConfigDict:
     """The configuration of the flags, or of a trained run."""
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
@@ -99,8 +89,12 @@ def _config() -> ConfigDict:
     return config_of_run(Path(_WORKDIR.value).expanduser(), "latest", overrides)
 
 
-def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> SlimmableNetwork:
+def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
     """The network, once nothing is known to be in the way of counting and timing it."""
+    from slimjax.analysis.latency import check_measurable
+    from slimjax.analysis.profile import profile_width
+    from slimjax.tasks.classification.task import create_network
+
     # With any number of classes, since finding theirs may take seconds.
     model = create_network(config, num_classes=1)
     profile_width(model, model.widths[-1], image_size)
@@ -119,14 +113,22 @@ def _num_classes(config: ConfigDict) -> int:
 
         checkpoints = Checkpoints(Path(_WORKDIR.value).expanduser())
         return checkpoints.description(checkpoints.find("latest")).num_classes
+    from slimjax.tasks.classification.data import count_classes
+
     try:
         return count_classes(config.dataset)
     except UserError as error:
         raise UserError(f"{error}; or give --num_classes") from error
 
 
-def _report(config: ConfigDict, model: SlimmableNetwork, image_size: int, batch_sizes: list[int]) -> ProfileReport:
+def _report(config: ConfigDict, model: "SlimmableNetwork", image_size: int, batch_sizes: list[int]) -> "ProfileReport":
     """Counts, and measures for every batch size, with progress on stderr."""
+    from slimjax.analysis.latency import measure_latency, measure_layer_latency, random_variables
+    from slimjax.analysis.machine import describe_machine
+    from slimjax.analysis.profile import profile_model, total_params
+    from slimjax.analysis.profile_report import ProfileReport
+    from slimjax.training.progress import Progress
+
     latencies, layer_latencies = {}, {}
     repeats = _REPEATS.value
     with Progress() as progress:
@@ -151,7 +153,10 @@ def _report(config: ConfigDict, model: SlimmableNetwork, image_size: int, batch_
     )
 
 
-def _print(report: ProfileReport) -> None:
+def _print(report: "ProfileReport") -> None:
+    from slimjax.analysis.profile_report import as_csv, as_json
+    from slimjax.analysis.tables import print_profile
+
     path = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
     with path.open("w") if path else nullcontext(sys.stdout) as file:
         if _FORMAT.value == "table":

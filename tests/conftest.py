@@ -37,13 +37,16 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start_program(data_dir):
-    """Starts `python -m slimjax.main`, or another module, with arguments, on one CPU device as a user has it."""
+    """Starts `python -m slimjax.main`, or another module, with arguments, on one CPU device as a user has it.
 
-    def start(*arguments, module="slimjax.main", **options):
+    `environment` adds variables to those that the program sees.
+    """
+
+    def start(*arguments, module="slimjax.main", environment=None, **options):
         command = [sys.executable, "-m", module, *map(str, arguments)]
-        environment = {**ONE_DEVICE, "TFDS_DATA_DIR": str(data_dir)}
+        variables = {**ONE_DEVICE, "TFDS_DATA_DIR": str(data_dir), **(environment or {})}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes)
 
     return start
 

@@ -7,12 +7,16 @@ import pytest
 from slimjax.configs import default
 
 from slimjax.configuration import check_keys
+from slimjax.errors import UserError
+from slimjax.paths import check_writable
+from slimjax.training.mesh import check_batch_size
 
 MISTAKES = {
     "": "--workdir is missing; give the folder",
-    "--workdir=W --config.lerning_rate=3": "has no key 'lerning_rate' (did you mean \"learning_rate\"?)",
-    "--workdir=W --config.foo.bar=1": "the configuration has no key 'foo'",
-    "--workdir=W --config.dataset.nme=x": "has no key 'nme' (did you mean \"name\"?)",
+    "--workdir=W --config.lerning_rate=3": "has no key 'lerning_rate' (did you mean 'learning_rate'",
+    "--workdir=W --config.foo.bar=1": "the configuration has no key 'foo.bar'",
+    "--workdir=W --config.dataset.nme=x": "has no key 'dataset.nme' (did you mean 'dataset.name'",
+    "--workdir=W --config=": "--config= names no file; give one",
     "--workdir=W --config=configs/nope.py": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/nope.py:naive": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/digits.py:naive": "configs/digits.py:naive: this file takes nothing behind a colon",
@@ -39,6 +43,8 @@ MISTAKES = {
     "--workdir=W --config.step_programs=two": "step_programs='two' is unknown",
     "--workdir=W --config.dtype=float8": "dtype='float8' is unknown",
     "--workdir=W --config.num_train_steps=0": "ask for no step",
+    "--workdir=W --config.num_epochs=inf": "num_epochs=inf: give a finite duration of at least 0",
+    "--workdir=W --config.schedule.warmup_epochs=nan": "warmup_epochs=nan: give a finite duration of at least 0",
     "--workdir=W --config.batch_norm_group_size=3": "batch_norm_group_size=3 does not divide 1 devices",
     "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere/checkpoints holds no checkpoints",
     "--workdir=W --config.optimizer.clip_norm=-1": "optimizer.clip_norm=-1.0 has to be between 0.0 and inf",
@@ -52,6 +58,45 @@ MISTAKES = {
 def test_a_mistake_is_one_line(run_program, assert_refused, tmp_path, arguments):
     assert_refused(run_program(*arguments.replace("=W", f"={tmp_path / 'new'}").split()), MISTAKES[arguments])
     assert not (tmp_path / "new").exists(), "a run that never started leaves nothing"
+
+
+def test_a_batch_that_does_not_divide_is_one_line(run_program, assert_refused, tmp_path):
+    message = "batch_size=60 does not divide over 8 devices; the nearest that does is 64"
+    with pytest.raises(UserError, match=message):
+        check_batch_size(60, 8)
+    check_batch_size(64, 8)
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    workdir = tmp_path / "new"
+    assert_refused(run_program(f"--workdir={workdir}", "--config.batch_size=60", environment=eight), message)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "calibrate"])
+def test_a_workdir_below_a_file_is_one_line(run_program, assert_refused, tmp_path, mode):
+    (tmp_path / "file").touch()
+    workdir = tmp_path / "file" / "below"
+    refused = run_program(f"--workdir={workdir}", f"--mode={mode}", "--config=configs/digits.py")
+    assert_refused(refused, f"--workdir={workdir} cannot be written; give a folder that is yours or can be made")
+
+
+def test_what_can_be_written_is_told_from_what_cannot(tmp_path, monkeypatch):
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch()
+    link.symlink_to(tmp_path / "nowhere")
+    for folder in (file, file / "below", file / "far" / "below", link):
+        with pytest.raises(UserError, match=f"--workdir={folder} cannot be written; give a folder"):
+            check_writable(folder, "--workdir")
+    for output in (tmp_path, tmp_path / "absent" / "file", file / "below"):
+        with pytest.raises(UserError, match=f"--output={output} cannot be written; give a file"):
+            check_writable(output, "--output", is_file=True)
+    check_writable(tmp_path / "new" / "below", "--workdir")
+    for output in (file, tmp_path / "new"):
+        check_writable(output, "--output", is_file=True)
+    assert not (tmp_path / "new").exists(), "looking makes nothing"
+    # Root, as whom tests may run, can write everywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path, "--workdir")
 
 
 def test_help_shows_examples(run_program):

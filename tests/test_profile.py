@@ -81,7 +81,7 @@ def test_the_table_has_latencies_too(run_profile):
     assert code == 0, err
     assert out.count("batch 1") == out.count("batch 2") == 2 * 2, "median and p95 of the width and of its layers"
     assert "ms: median and 95th percentile of 2 calls on cpu" in out
-    assert re.search(r"│ classifier +│ Dense +│ +64 │ +10 │ +650 │ +640 │ +0.0 kB │( +[\d.]+ │){4}", out)
+    assert re.search(r"│ classifier +│ Dense +│ +64 │ +10 │ +650 │ +640 │ +40 B │( +[\d.]+ │){4}", out)
     lines = [line for line in out.splitlines() if line.startswith("│")]
     assert all(line.endswith("│") for line in lines), "no row is broken"
 

@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +93,12 @@ def measure(
 def measured_on() -> dict[str, Any]:
     """Machine, versions and commit, for the record."""
     from slimjax.analysis.machine import describe_machine
+    from slimjax.versions import package_versions
 
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
-    torch = {"torch": version("torch")} if importlib.util.find_spec("torch") else {}
     return {
         **describe_machine(),
-        **torch,
+        "versions": package_versions("torch"),
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "command": " ".join(sys.argv),
     }
@@ -111,14 +110,16 @@ def print_record(record: dict[str, Any], console: Console) -> None:
     for row in record["models"]:
         for which, seconds in row["seconds"].items():
             built = row["built"][which]
-            compiled = built.get("compile_s", "")
+            # Contestants of several programs have a list of them; PyTorch compiles none.
+            compiled = built.get("compile_s")
+            compile_s = sum(compiled) if isinstance(compiled, list) else compiled
             temporary = max(map(_largest, built["temporary_bytes"])) / 1e6 if built else ""
             table.add_row(
                 row["model"],
                 which,
                 f"{statistics.median(seconds):.3f}",
                 f"{min(seconds):.3f}",
-                f"{sum(compiled) if isinstance(compiled, list) else compiled}",
+                "" if compile_s is None else f"{compile_s:.1f}",
                 f"{temporary:.0f}" if built else "",
             )
     console.print(table)

@@ -2,13 +2,12 @@
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-_PACKAGES = ("slimjax", "jax", "jaxlib", "flax")
+from slimjax.versions import package_versions
 
 
 def describe_machine() -> dict[str, Any]:
@@ -19,7 +18,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": package_versions(),
     }
 
 

@@ -77,7 +77,7 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
                 shape_text(layer.output_shape),
                 f"{layer.params:,}",
                 f"{layer.macs:,}",
-                f"{layer.activation_bytes / 1e3:,.1f} kB",
+                _kilobytes(layer.activation_bytes),
                 *_latency_cells(report.layer_latencies_at(row.width, index)),
             )
         yield table
@@ -93,6 +93,10 @@ def _table(*headers: str, left: int = 0, title: str | None = None) -> Table:
 
 def _millions(macs: int) -> str:
     return f"{macs / 1e6:,.2f} M"
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1e3:,.1f} kB" if size >= 1e3 else f"{size} B"
 
 
 def _megabytes(size: int) -> str:

@@ -1,12 +1,12 @@
 """Checkpoints: orbax, asynchronous, each with the state, the configuration and the position in the data."""
 
 import dataclasses
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,10 +18,12 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
 from slimjax.training.state import TrainState
+from slimjax.versions import package_versions
 
 FORMAT = 1
 DIRECTORY = "checkpoints"
 MEAN_ERROR = "mean_error"
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Checkpoints:
             description.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                description=ocp.args.JsonSave({**dataclasses.asdict(description), "versions": _versions()}),
+                description=ocp.args.JsonSave({**dataclasses.asdict(description), "versions": package_versions()}),
             ),
             metrics=metrics,
         )
@@ -244,17 +246,22 @@ def _damage_told(path: Path) -> Iterator[None]:
     sys.excepthook = partial(_without_abandoned_reads, previous)
     try:
         yield
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read ({error}); give yourself the right to, or another --workdir") from error
+    except MemoryError:
+        raise
     # What orbax and tensorstore raise about damaged files is of no common class.
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+        # A system that cannot read now, for want of rights, open files or a sound disk, says nothing of the checkpoint.
+        if isinstance(error, OSError) and error.errno not in (None, *_MISSING):
+            raise UserError(f"{path} cannot be read ({reason}); mend that, or give another --workdir") from error
         raise UserError(
             f"{path} is not a readable slimjax checkpoint ({reason}); if it is damaged, delete {path} to go on from "
             "the checkpoint before it, or give another --workdir"
         ) from error
     else:
+        # After a failure it stays for good: reads that were begun go on, and end at no time that anything here is told.
+        # It passes on every exception but theirs.
         sys.excepthook = previous
 
 
@@ -267,7 +274,3 @@ def _without_abandoned_reads(
     """
     if not (kind is RuntimeError and str(error) == "Event loop is closed"):
         previous(kind, error, at)
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("slimjax", "jax", "flax", "optax", "orbax-checkpoint")}

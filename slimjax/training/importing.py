@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 from slimjax.errors import UserError
 from slimjax.interop.state_dicts import read_state_dict
 from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
+from slimjax.paths import check_writable
 from slimjax.tasks.classification.task import create_network
 from slimjax.training.checkpoints import Checkpoints, describe
-from slimjax.training.optimizers import create_optimizer, decay_mask
+from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
 from slimjax.training.state import TrainState
 
 
@@ -28,11 +29,14 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: Path) -> in
       The exit code.
 
     Raises:
-      UserError: if the workdir has checkpoints, or the file cannot be read or is of another network.
+      UserError: if the workdir has checkpoints or cannot be written, or the file cannot be read or is of another
+        network.
     """
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     if steps := checkpoints.steps():
         raise UserError(f"{workdir} has checkpoints of the steps {steps} already; give a new --workdir")
+    check_writable(workdir, "--workdir")
+    check_optimizer(config.optimizer)
     # Once with any number of classes: a mistake in the model shows before the file is read.
     create_network(config, num_classes=1)
     arrays = read_state_dict(path)

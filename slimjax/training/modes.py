@@ -8,17 +8,19 @@ import jax
 from ml_collections import ConfigDict
 
 from slimjax.analysis.tables import print_table, width_table
+from slimjax.paths import check_writable
 from slimjax.tasks.task import Figures
 from slimjax.training.checkpoints import Checkpoints
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.progress import Progress
-from slimjax.training.run import Run, check_start, create_run, restored_state, trained_weights
+from slimjax.training.run import Run, check_start, create_run, state_to_calibrate, trained_weights
 
 CALIBRATED = "calibrated"
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
     """Trains, or resumes, and prints every width's figures; returns the exit code."""
+    check_writable(workdir, "--workdir")
     check_start(config, workdir)
     run = create_run(config, workdir)
     # Imported once the run is known to be good: the metric writers need TensorFlow, which takes seconds.
@@ -49,11 +51,13 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> int:
 def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
     """Recomputes a checkpoint's batch-norm statistics per width into a workdir of its own, `<workdir>/calibrated`.
 
-    What an earlier calibration has left there is replaced.
+    What an earlier calibration has left there is replaced. The result is described as the checkpoint was: how it is
+    calibrated, such as the batch size, is not how it was trained.
     """
+    check_writable(workdir, "--workdir")
     run = create_run(config, workdir)
     step = run.checkpoints.find(which)
-    state = restored_state(run, step)
+    state, description = state_to_calibrate(run, step)
     with _progress() as progress:
         count = config.calibration_batches
         with progress.announced(f"calibrating step {step} on {count} batches"):
@@ -63,7 +67,7 @@ def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
             figures = Evaluator(run.task, run.mesh, progress)(state.params, statistics)
     target = Checkpoints(workdir / CALIBRATED)
     shutil.rmtree(target.directory, ignore_errors=True)
-    target.save(state.replace(batch_stats=statistics), run.description(step), figures, run.task.best_figure)
+    target.save(state.replace(batch_stats=statistics), description, figures, run.task.best_figure)
     target.close()
     _print_figures(run, figures)
     if _leads():

@@ -57,10 +57,12 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule, mask: Any) ->
 
 def check_optimizer(config: ConfigDict) -> None:
     """UserError if the configuration's optimiser does not exist, or cannot go by gradients alone as a step does."""
-    tx = create_optimizer(config, lambda step: 0.1, mask=True)
     params = {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}
     try:
+        tx = create_optimizer(config, lambda step: 0.1, mask=True)
         jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), params)
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(

@@ -1,7 +1,7 @@
 """A run: everything that training, evaluation and calibration need, built and checked before anything compiles."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -235,6 +235,19 @@ def restored_state(run: Run, step: int) -> TrainState:
     check_same_network(stored, run.config, run.num_classes, path)
     check_continues(stored, run.config, path)
     return run.checkpoints.restore(step, state_shapes(run))
+
+
+def state_to_calibrate(run: Run, step: int) -> tuple[TrainState, Description]:
+    """The state of one of the run's own checkpoints, and what that says of itself.
+
+    Raises:
+      UserError: if it is damaged or of another network.
+    """
+    stored = run.checkpoints.description(step)
+    check_same_network(stored, run.config, run.num_classes, run.checkpoints.directory / str(step))
+    # What the optimiser keeps is laid out as when it was trained.
+    tx = create_optimizer(ConfigDict(stored.config["optimizer"]), run.schedule, decay_mask(run.task.model))
+    return run.checkpoints.restore(step, state_shapes(replace(run, tx=tx))), stored
 
 
 def trained_weights(run: Run, which: str) -> tuple[int, Any]:

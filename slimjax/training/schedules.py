@@ -1,5 +1,7 @@
 """Durations and learning-rate schedules. Steps are computed here, so that another batch size needs no new numbers."""
 
+import math
+
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -11,17 +13,17 @@ def duration(config: ConfigDict, steps_key: str, epochs_key: str, steps_per_epoc
     """A duration in steps that is given in steps or in epochs; None if it is given as neither.
 
     Raises:
-      UserError: if it is given as both, or is negative.
+      UserError: if it is given as both, is negative or is not finite.
     """
     steps, epochs = config[steps_key], config[epochs_key]
     if steps is not None and epochs is not None:
         raise UserError(f"{steps_key}={steps} and {epochs_key}={epochs} are both set; set one of them to None")
     if steps is None and epochs is None:
         return None
-    resolved = steps if steps is not None else round(epochs * steps_per_epoch)
-    if resolved < 0:
-        raise UserError(f"{steps_key}={steps}, {epochs_key}={epochs}: a duration cannot be negative; give 0 or more")
-    return resolved
+    resolved = steps if steps is not None else epochs * steps_per_epoch
+    if not 0 <= resolved < math.inf:
+        raise UserError(f"{steps_key}={steps}, {epochs_key}={epochs}: give a finite duration of at least 0")
+    return round(resolved)
 
 
 def create_schedule(config: ConfigDict, learning_rate: float, num_steps: int, steps_per_epoch: float) -> optax.Schedule:
@@ -73,5 +75,10 @@ def _boundaries(config: ConfigDict, steps_per_epoch: float) -> list[int]:
     if bool(steps) == bool(epochs):
         raise UserError(
             f"multistep needs either schedule.boundaries_steps={steps} or schedule.boundaries_epochs={epochs}; set one"
+        )
+    if not all(0 <= boundary < math.inf for boundary in steps + epochs):
+        raise UserError(
+            f"schedule.boundaries_steps={steps}, schedule.boundaries_epochs={epochs}: give finite boundaries "
+            "of at least 0"
         )
     return list(steps) or [round(epoch * steps_per_epoch) for epoch in epochs]

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from slimjax.configs import default
 
 from slimjax import UserError, create_model
-from slimjax.training.optimizers import create_optimizer, decay_mask, parse_options
+from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask, parse_options
 
 PARAMS = {"kernel": jnp.array([1.0, -2.0]), "scale": jnp.array([3.0])}
 MASK = {"kernel": True, "scale": False}
@@ -70,3 +70,10 @@ def test_unknown_optimisers_and_options_are_named():
         first_update({}, name="adam", options="beta=1")
     with pytest.raises(UserError, match="learning_rate is no argument"):
         first_update({}, options="learning_rate=0.1")
+
+
+def test_options_that_fail_at_construction_are_named():
+    section = default.optimizer()
+    section.options = "momentum=0.9, accumulator_dtype='foo'"
+    with pytest.raises(UserError, match=r"options=.*'foo'.* cannot take a step \(.*foo"):
+        check_optimizer(section)

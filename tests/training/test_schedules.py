@@ -57,8 +57,13 @@ def test_durations_take_either_unit():
     config.num_epochs = None
     assert duration(config, *keys) == 7
     config.num_train_steps = -1
-    with pytest.raises(UserError, match="cannot be negative"):
+    with pytest.raises(UserError, match="num_train_steps=-1, num_epochs=None: give a finite duration of at least 0"):
         duration(config, *keys)
+    config.num_train_steps = None
+    for epochs in (math.inf, math.nan, -1.0):
+        config.num_epochs = epochs
+        with pytest.raises(UserError, match=f"num_epochs={epochs}: give a finite duration"):
+            duration(config, *keys)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +72,7 @@ def test_durations_take_either_unit():
         ({"name": "cosin"}, "schedule.name='cosin' is unknown; choose one of constant, multistep"),
         ({"name": "multistep"}, "multistep needs either"),
         ({"name": "multistep", "boundaries_steps": (1,), "boundaries_epochs": (1.0,)}, "multistep needs either"),
+        ({"name": "multistep", "boundaries_epochs": (1.0, math.inf)}, r"\(1.0, inf\): give finite boundaries"),
         (
             {"name": "linear", "warmup_steps": 100},
             r"a warm-up of 100 steps \(schedule.warmup_steps=100, .*\) does not fit into 100 steps",
