@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -242,8 +241,8 @@ def _plain(value: Any) -> str:
 @contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
     """Turns what orbax raises about a checkpoint into a UserError that names the checkpoint."""
-    previous = sys.excepthook
-    sys.excepthook = partial(_without_abandoned_reads, previous)
+    previous = sys.unraisablehook
+    sys.unraisablehook = partial(_without_abandoned_reads, previous)
     try:
         yield
     except MemoryError:
@@ -262,15 +261,13 @@ def _damage_told(path: Path) -> Iterator[None]:
     else:
         # After a failure it stays for good: reads that were begun go on, and end at no time that anything here is told.
         # It passes on every exception but theirs.
-        sys.excepthook = previous
+        sys.unraisablehook = previous
 
 
-def _without_abandoned_reads(
-    previous: Callable[..., Any], kind: type[BaseException], error: BaseException, at: TracebackType | None
-) -> None:
-    """A hook for uncaught exceptions that leaves out those of reads which orbax abandons after another has failed.
+def _without_abandoned_reads(previous: Callable[[Any], None], unraisable: Any) -> None:
+    """A hook for exceptions that nobody can catch; leaves out those of reads that orbax abandons after one has failed.
 
     They finish in threads of tensorstore, after the event loop that waited for them is gone; what failed is told.
     """
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        previous(kind, error, at)
+    if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        previous(unraisable)
