@@ -3,79 +3,98 @@
 Both networks train through the same trainer, data, steps and seed; only `model.batch_norm` differs.
 """
 
+from dataclasses import dataclass
 from itertools import islice
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import lines_of
 from slimjax.configs import digits
 
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
-from slimjax.training.loop import train
 from slimjax.training.progress import Progress
-from slimjax.training.run import create_run
+from slimjax.training.run import Run, create_run, trained_weights
+from slimjax.training.state import TrainState
 
-NUM_STEPS = 150
+SETTINGS = {
+    "num_train_steps": 150,
+    "eval_every_steps": 150,
+    "checkpoint_every_steps": 150,
+    "log_every_steps": 50,
+    "model.widths": (0.25, 0.5, 1.0),
+}
 
 
-def trained(data_dir, workdir, batch_norm):
+@dataclass(frozen=True)
+class Trained:
+    """A run that the program has trained on one device, opened here on eight.
+
+    Attributes:
+      run: its parts.
+      state: parameters and statistics of its last step.
+      line: its last training metrics.
+      figures: of its evaluation, by width.
+    """
+
+    run: Run
+    state: TrainState
+    line: dict[str, float]
+    figures: dict[float, dict[str, float]]
+
+
+def trained(run_program, data_dir, workdir, batch_norm):
+    settings = {**SETTINGS, "model.batch_norm": batch_norm}
+    code, _, err = run_program(f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in settings.items()))
+    assert code == 0, err
     config = digits.get_config()
-    config.dataset.data_dir = str(data_dir)
-    config.model.batch_norm = batch_norm
-    config.model.widths = (0.25, 0.5, 1.0)
-    config.num_train_steps = config.eval_every_steps = config.checkpoint_every_steps = NUM_STEPS
-    config.log_every_steps = 50
+    config.update_from_flattened_dict({**settings, "dataset.data_dir": str(data_dir)})
     run = create_run(config, workdir)
-    return run, train(run)
+    _, state = trained_weights(run, "latest")
+    lines = lines_of(workdir)
+    figures = {
+        width: {name: lines[-1][f"eval/{name}/width_{width:g}"] for name in ("loss", "top1_error")}
+        for width in run.task.model.widths
+    }
+    return Trained(run, state, next(line for line in reversed(lines) if "train/learning_rate" in line), figures)
 
 
 @pytest.fixture(scope="module")
-def switchable(data_dir, tmp_path_factory):
-    return trained(data_dir, tmp_path_factory.mktemp("switchable"), "switchable")
+def switchable(run_program, data_dir, tmp_path_factory):
+    return trained(run_program, data_dir, tmp_path_factory.mktemp("switchable"), "switchable")
 
 
 @pytest.fixture(scope="module")
-def naive(data_dir, tmp_path_factory):
-    return trained(data_dir, tmp_path_factory.mktemp("naive"), "shared")
+def naive(run_program, data_dir, tmp_path_factory):
+    return trained(run_program, data_dir, tmp_path_factory.mktemp("naive"), "shared")
 
 
 def top1_errors(figures):
     return {width: row["top1_error"] for width, row in figures.items()}
 
 
-def last_training_line(run):
-    import json
-
-    lines = [json.loads(line) for line in (run.workdir / "metrics.jsonl").read_text().splitlines()]
-    return next(line for line in reversed(lines) if "train/learning_rate" in line)
-
-
 def test_switchable_batch_norm_works_at_every_width(switchable):
-    _, outcome = switchable
-    assert all(error < 10 for error in top1_errors(outcome.figures).values()), outcome.figures
+    assert all(error < 10 for error in top1_errors(switchable.figures).values()), switchable.figures
 
 
 def test_naive_training_looks_normal_and_fails_in_evaluation(naive):
-    run, outcome = naive
-    line = last_training_line(run)
-    for width in run.task.model.widths:
-        assert line[f"train/top1_error/width_{width:g}"] < 15, "with the batch's own statistics it seems to learn"
-    errors = top1_errors(outcome.figures)
+    for width in naive.figures:
+        assert naive.line[f"train/top1_error/width_{width:g}"] < 15, "with the batch's own statistics it seems to learn"
+    errors = top1_errors(naive.figures)
     assert max(errors.values()) > 60, errors
     assert errors[0.25] > 60, errors
 
 
 def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switchable, meshes):
-    """8 devices with batch 64 saw 355 examples; so do one device with batch 50 and 8 with batch 24."""
-    run, outcome = switchable
-    params, batch_stats = jax.device_get((outcome.state.params, outcome.state.batch_stats))
+    """The program's one device with batch 64 saw 355 examples; so do one with batch 50 and 8 with batch 24."""
+    run, state = switchable.run, jax.device_get(switchable.state)
     counts = {}
     for devices, batch_size in ((1, 50), (8, 24)):
         run.config.batch_size = batch_size
         evaluate = Evaluator(run.task, meshes[devices], Progress(enabled=False))
-        figures = evaluate(params, batch_stats)
-        for width, row in outcome.figures.items():
+        figures = evaluate(state.params, state.batch_stats)
+        for width, row in switchable.figures.items():
             np.testing.assert_allclose(figures[width]["top1_error"], row["top1_error"], rtol=1e-5)
             np.testing.assert_allclose(figures[width]["loss"], row["loss"], rtol=1e-4)
         counts[devices] = sum(int(batch["mask"].sum()) for batch in run.task.eval_batches())
@@ -84,23 +103,23 @@ def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switcha
 
 
 def test_calibration_repairs_destroyed_statistics(switchable):
-    run, outcome = switchable
-    destroyed = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), outcome.state.batch_stats)
+    run, state = switchable.run, switchable.state
+    destroyed = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), state.batch_stats)
     evaluate = Evaluator(run.task, run.mesh, Progress(enabled=False))
-    assert min(top1_errors(evaluate(outcome.state.params, destroyed)).values()) > 50
+    assert min(top1_errors(evaluate(state.params, destroyed)).values()) > 50
     batches = islice(run.task.train_batches(0), 8)
-    repaired = calibrate_statistics(run.task, run.mesh, outcome.state.params, destroyed, batches)
-    errors, before = top1_errors(evaluate(outcome.state.params, repaired)), top1_errors(outcome.figures)
+    repaired = calibrate_statistics(run.task, run.mesh, state.params, destroyed, batches)
+    errors, before = top1_errors(evaluate(state.params, repaired)), top1_errors(switchable.figures)
     for width, error in errors.items():
         assert error < before[width] + 3, (width, error, before[width])
 
 
 def test_calibrated_statistics_are_the_mean_of_the_batches_own(switchable):
     """The first batch norm of the widest width, computed here from the convolution's output."""
-    run, outcome = switchable
+    run, state = switchable.run, switchable.state
     batches = list(islice(run.task.train_batches(0), 3))
-    params = jax.device_get(outcome.state.params)
-    calibrated = calibrate_statistics(run.task, run.mesh, outcome.state.params, outcome.state.batch_stats, batches)
+    params = jax.device_get(state.params)
+    calibrated = calibrate_statistics(run.task, run.mesh, state.params, state.batch_stats, batches)
     means, variances = [], []
     for batch in batches:
         for share in np.split(batch["image"], run.mesh.size):
