@@ -4,7 +4,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from slimjax.analysis.profile import profile_width
+from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
-from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import LayerCall, Path, abstract_variables, trace_layers, variables_at
 
 WARM_UP_CALLS = 3
@@ -73,8 +72,7 @@ def measure_latency(
         read = variables_at(model, on_device, width)
         return _compiled(lambda read, images: model.apply(read, images, width=width), read, images)
 
-    with ThreadPoolExecutor(len(model.widths)) as pool:
-        return time_in_turns(dict(zip(model.widths, pool.map(forward, model.widths), strict=True)), repeats)
+    return time_in_turns(compile_all(jax.default_backend(), forward, model.widths), repeats)
 
 
 def measure_layer_latency(

@@ -24,14 +24,6 @@ ROWS_PER_GROUP = 7
 MAX_PATCH_FEATURES = 4
 
 
-def compiler_options(platform: str) -> dict[str, bool] | None:
-    """Options for `jax.jit` under which these convolutions run best on a platform.
-
-    XLA:CPU's default scheduler, made for concurrency, keeps far more temporaries alive than its older one.
-    """
-    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if platform == "cpu" else None
-
-
 def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
     """Convolution of images with symmetric zero padding.
 

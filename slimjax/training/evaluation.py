@@ -1,18 +1,17 @@
 """Evaluation and calibration of every width, through the task's own data."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
-from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Batch, Figures, Task, Tree
-from slimjax.training.mesh import DATA, REPLICATED, SPLIT, put_batch, settled
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, put_batch, settled
 from slimjax.training.progress import Progress
 
 
@@ -20,7 +19,7 @@ class Evaluator:
     """Evaluates all widths of a task in one pass over its data: every image is decoded once."""
 
     def __init__(self, task: Task, mesh: Mesh, progress: Progress) -> None:
-        """Prepares one program for each width; they compile, in parallel, at the first batch."""
+        """Prepares one program for each width; they compile at the first batch."""
         self._task, self._mesh, self._progress = task, mesh, progress
         self._programs: dict[float, jax.stages.Compiled] = {}
 
@@ -50,9 +49,7 @@ class Evaluator:
 
             return _jit_over(self._mesh, metrics_at).lower(params, batch_stats, batch).compile()
 
-        widths = self._task.model.widths
-        with ThreadPoolExecutor(len(widths)) as pool:
-            self._programs = dict(zip(widths, pool.map(compiled, widths), strict=True))
+        self._programs = compile_all(platform_of(self._mesh), compiled, self._task.model.widths)
 
 
 def figures_of(metrics: Any) -> Figures:
@@ -116,5 +113,5 @@ def _jit_over(mesh: Mesh, function: Callable[..., Any], batch_arguments: int = 1
         jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=REPLICATED, check_vma=False),
         in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs),
         out_shardings=NamedSharding(mesh, REPLICATED),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(platform_of(mesh)),
     )

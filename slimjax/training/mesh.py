@@ -18,6 +18,11 @@ def data_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """What its devices are: cpu, gpu or tpu."""
+    return mesh.devices.flat[0].platform
+
+
 def check_platform(platform: str) -> None:
     """Makes JAX use a platform, or whatever it finds for "".
 
@@ -78,7 +83,7 @@ def settled(mesh: Mesh, values: Any) -> Any:
     Several devices of one CPU share a pool of threads. A program that waits in a collective for a device whose thread
     another program has taken waits for ever, so there only one program runs at a time. Real devices have their queues.
     """
-    if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
+    if mesh.size > 1 and platform_of(mesh) == "cpu":
         jax.block_until_ready(values)
     return values
 

@@ -3,12 +3,11 @@
 For each width: switch the batch norm, forward, loss, gradient; sum the gradients; reduce them over the devices once;
 one update. The same local functions are composed in two ways: `fused`, one program for the whole step, and `per_width`,
 one program for each width, which hand the sums on, and one for the update. The second bounds the memory by that of the
-widest width, lets the widths compile in parallel, and compiles at most two programs a width when they are drawn at
+widest width, lets the widths compile side by side, and compiles at most two programs a width when they are drawn at
 random.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -20,11 +19,11 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
-from slimjax.nn.convolutions import compiler_options
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
-from slimjax.training.mesh import DATA, REPLICATED, SPLIT, settled
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
 from slimjax.training.switches import Stage, Turn
@@ -200,7 +199,7 @@ class TrainStep:
         return settled(self._mesh, self._compiled[key](*arguments))
 
     def compile(self, state: Tree, batch: Tree, turn: Turn) -> list[jax.stages.Compiled]:
-        """Compiles what a turn needs and has not been compiled yet, programs in parallel.
+        """Compiles what a turn needs and has not been compiled yet, see `compile_all`.
 
         Args:
           state: a TrainState of arrays or of their shapes.
@@ -213,9 +212,9 @@ class TrainStep:
         keys = list(dict.fromkeys(self._keys(turn)))
         if missing := [key for key in keys if key not in self._compiled]:
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
-            with ThreadPoolExecutor(len(missing)) as pool:
-                compiled = pool.map(lambda key: self._lower(key, turn, *shapes).compile(), missing)
-                self._compiled.update(zip(missing, compiled, strict=True))
+            self._compiled |= compile_all(
+                platform_of(self._mesh), lambda key: self._lower(key, turn, *shapes).compile(), missing
+            )
         return [self._compiled[key] for key in keys]
 
     def _keys(self, turn: Turn) -> list[ProgramKey]:
@@ -310,7 +309,7 @@ class TrainStep:
             in_shardings=shardings(in_specs),
             out_shardings=shardings(out_specs),
             donate_argnums=donate,
-            compiler_options=compiler_options(self._mesh.devices.flat[0].platform),
+            compiler_options=compiler_options(platform_of(self._mesh)),
         )
 
     def _stacked(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:

@@ -1,0 +1,35 @@
+"""How programs are compiled for the platform they will run on."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Key = TypeVar("Key")
+Program = TypeVar("Program")
+
+
+def compiler_options(platform: str) -> dict[str, bool] | None:
+    """Options for `jax.jit` under which slimjax's networks run best on a platform.
+
+    XLA:CPU's default scheduler, made for concurrency, keeps far more temporaries alive than its older one.
+    """
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if platform == "cpu" else None
+
+
+def compile_all(platform: str, compiled: Callable[[Key], Program], keys: Iterable[Key]) -> dict[Key, Program]:
+    """Compiles several programs, side by side where that saves time.
+
+    On CPU they are compiled one after the other: XLA:CPU keeps the cores busy with one of them, and several at once
+    leave the heap twice as large, after which every step takes up to 1.7 times as long.
+
+    Args:
+      platform: for which they are compiled.
+      compiled: lowers and compiles the program of a key.
+      keys: of the programs, without repetition.
+
+    Returns:
+      The programs by their keys, in order.
+    """
+    keys = list(keys)
+    with ThreadPoolExecutor(1 if platform == "cpu" else max(1, len(keys))) as pool:
+        return dict(zip(keys, pool.map(compiled, keys), strict=True))
