@@ -106,7 +106,7 @@ def measured_on() -> dict[str, Any]:
 
 def print_record(record: dict[str, Any], console: Console) -> None:
     """A table of medians and ratios."""
-    table = Table("model", "contestant", "median s", "min s", "compile s", "largest temporary MB")
+    table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB")
     for row in record["models"]:
         for which, seconds in row["seconds"].items():
             built = row["built"][which]
