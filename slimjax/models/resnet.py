@@ -16,6 +16,7 @@ from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, truncate_channels
+from slimjax.nn.pooling import max_pool
 
 BOTTLENECK = 4
 """A block's output channels over those between its 1x1 convolutions."""
@@ -123,7 +124,7 @@ class ResNet(SlimmableNetwork):
         )
         x = stem(images, switch, train)
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, window=3, strides=2, padding=1)
         outputs = []
         for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features, projects = f"block_{number}", features, number in self._first_blocks()

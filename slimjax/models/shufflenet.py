@@ -25,6 +25,7 @@ from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, truncate_channels
+from slimjax.nn.pooling import average_pool, max_pool
 
 GROUPS = 3
 BOTTLENECK = 4
@@ -99,7 +100,7 @@ class ShuffleNet(SlimmableNetwork):
         )
         x = stem(images, switch, train)
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2))
+            x = max_pool(x, window=3, strides=2)
         for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features = f"block_{number}", features
             hidden, features = features_of[f"{name}_hidden"], features_of[name]
@@ -155,8 +156,7 @@ class ShuffleBlock(nn.Module):
         y = expand(y, switch, train)
         if not appends:
             return nn.relu(x + y)
-        # The average counts the zeros of the padding, as PyTorch's does by default.
-        pooled = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        pooled = average_pool(x, window=3, strides=2, padding=1)
         return nn.relu(jnp.concatenate([y, pooled], axis=-1))
 
 

@@ -1,27 +1,40 @@
 """Convolutions that are fast on every backend: XLA's own on TPU and GPU, rewritten ones on CPU.
 
-XLA:CPU computes a grouped convolution as if it were dense and leaves most of a 1x1 convolution's backward to slow
-paths. `convolve` therefore chooses at lowering time, with `jax.lax.platform_dependent`: on CPU a depthwise convolution
-is one shifted multiply-add for each tap, a 1x1 convolution a matrix product, a grouped convolution a convolution for
-each group, and the first convolution of a network a product of patches; elsewhere all are
-`jax.lax.conv_general_dilated`. Depthwise and 1x1 carry their own gradients (`jax.custom_vjp`), so reverse mode works
-and forward mode (`jax.jvp`) does not.
+XLA:CPU computes a grouped convolution as if it were dense, leaves most of a 1x1 convolution's backward to slow paths
+and takes long for the kernel gradient of any. `convolve` therefore chooses at lowering time, with
+`jax.lax.platform_dependent`: on CPU a depthwise convolution is one shifted multiply-add for each tap, a 1x1 convolution
+a matrix product, a grouped convolution a convolution for each group, and of the others what is faster as a product of
+patches is one; elsewhere all are `jax.lax.conv_general_dilated`. They carry their own gradients (`jax.custom_vjp`), so
+reverse mode works and forward mode (`jax.jvp`) does not.
 
 Images are NHWC, kernels HWIO, padding is symmetric.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from slimjax.nn.windows import output_size, pad_images, padded_taps, taps
+
 # Rows that one step of the depthwise weight gradient adds up. Image sizes are multiples of 7 more often than of 8.
 ROWS_PER_GROUP = 7
 
-# Images (3 features) are unfolded into patches on CPU; with more features the patches would take too much memory.
-MAX_PATCH_FEATURES = 4
+# Where unfolding patches and multiplying was faster than XLA:CPU's own dense convolution, at batch 8 on the shapes of
+# ResNet-50 (3x3, strides 1 and 2): forward and input gradient for so few output pixels and for a network's first
+# convolution, the kernel gradient there and from as many features on.
+FEW_PIXELS = 14 * 14
+STEM_FEATURES = 4
+MIN_FEATURES_TO_UNFOLD = 32
+
+Convolution: TypeAlias = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+"""From images, kernel, strides and padding to images."""
+
+Gradients: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array, int, int], tuple[jax.Array, jax.Array]]
+"""From images, kernel, the gradient of the output, strides and padding to the gradients of images and kernel."""
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
@@ -52,92 +65,81 @@ def convolve(x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: int 
     if groups > 1:
         return _grouped(x, kernel, strides, padding, groups)
     if is_pointwise:
-        return _pointwise(x, kernel) if strides == 1 else _strided_pointwise(x, kernel, strides)
-    if in_features <= MAX_PATCH_FEATURES:
-        return _by_patches(x, kernel, strides, padding)
-    return _native(x, kernel, strides, padding)
+        return _pointwise(x, kernel, 1, 0) if strides == 1 else _strided_pointwise(x, kernel, strides)
+    return _dense(x, kernel, strides, padding)
 
 
-def _native(x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int = 1) -> jax.Array:
+def _native(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (strides, strides),
         ((padding, padding), (padding, padding)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        feature_group_count=x.shape[3] // kernel.shape[2],
     )
 
 
-def _pad(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int], dilation: int = 1) -> jax.Array:
-    """Zeros (before, after) rows and columns, and `dilation - 1` between neighbours; negative numbers crop."""
-    between = dilation - 1
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, between), (*columns, between), (0, 0, 0)))
-
-
-def _taps(padded: jax.Array, kernel: jax.Array, strides: int, rows: int, columns: int) -> Iterator[jax.Array]:
-    """What each element of the kernel, row by row, sees of the padded images: [batch, rows, columns, features]."""
-    batch, _, _, features = padded.shape
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            stop = (batch, i + (rows - 1) * strides + 1, j + (columns - 1) * strides + 1, features)
-            yield lax.slice(padded, (0, i, j, 0), stop, (1, strides, strides, 1))
-
-
-def _padded_taps(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> Iterator[jax.Array]:
-    rows, columns = ((x.shape[axis] + 2 * padding - kernel.shape[axis - 1]) // strides + 1 for axis in (1, 2))
-    return _taps(_pad(x, (padding, padding), (padding, padding)), kernel, strides, rows, columns)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _shifted_sum(x, kernel, strides, padding),
-        default=lambda x, kernel: _native(x, kernel, strides, padding, groups=x.shape[-1]),
-    )
-
-
-def _depthwise_forward(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, strides, padding), (x, kernel)
-
-
-def _depthwise_backward(
-    strides: int, padding: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+def _native_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int
 ) -> tuple[jax.Array, jax.Array]:
-    def native(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(lambda x, kernel: _native(x, kernel, strides, padding, x.shape[-1]), x, kernel)[1](dy)
-
-    def shifted(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dx = _depthwise_input_gradient(x.shape, kernel, dy, strides, padding)
-        return dx, _depthwise_kernel_gradient(x, kernel, dy, strides, padding)
-
-    return lax.platform_dependent(*residuals, dy, cpu=shifted, default=native)
+    return jax.vjp(lambda x, kernel: _native(x, kernel, strides, padding), x, kernel)[1](dy)
 
 
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+def _rewritten_on_cpu(on_cpu: Convolution, gradients_on_cpu: Gradients) -> Convolution:
+    """A convolution with a form and gradients of its own on CPU, and XLA's elsewhere."""
+
+    @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+    def convolution(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=lambda x, kernel: on_cpu(x, kernel, strides, padding),
+            default=lambda x, kernel: _native(x, kernel, strides, padding),
+        )
+
+    def forward(
+        x: jax.Array, kernel: jax.Array, strides: int, padding: int
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return convolution(x, kernel, strides, padding), (x, kernel)
+
+    def backward(
+        strides: int, padding: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return lax.platform_dependent(
+            *residuals,
+            dy,
+            cpu=lambda x, kernel, dy: gradients_on_cpu(x, kernel, dy, strides, padding),
+            default=lambda x, kernel, dy: _native_gradients(x, kernel, dy, strides, padding),
+        )
+
+    convolution.defvjp(forward, backward)
+    return convolution
 
 
 def _shifted_sum(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
     """Depthwise convolution as one shifted multiply-add for each tap, which XLA fuses into one loop over x."""
-    taps = _padded_taps(x, kernel, strides, padding)
+    seen = padded_taps(x, kernel.shape[:2], strides, padding)
     weights = kernel.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    total = sum(tap.astype(jnp.float32) * weights[index] for index, tap in enumerate(taps))
+    total = sum(tap.astype(jnp.float32) * weights[index] for index, tap in enumerate(seen))
     return jnp.asarray(total, x.dtype)
 
 
-def _depthwise_input_gradient(
-    shape: tuple[int, ...], kernel: jax.Array, dy: jax.Array, strides: int, padding: int
-) -> jax.Array:
-    """The transposed convolution: dy spread out by the stride, shifted and added with the kernel turned round."""
+def _spread(dy: jax.Array, kernel: jax.Array, size: tuple[int, ...], strides: int, padding: int) -> jax.Array:
+    """Dy with zeros between and around, so that a window of the kernel at every place sees what saw that pixel."""
     rows, columns = (
-        (kernel.shape[axis - 1] - 1 - padding, shape[axis] + padding - 1 - (dy.shape[axis] - 1) * strides)
-        for axis in (1, 2)
+        (window - 1 - padding, pixels + padding - 1 - (places - 1) * strides)
+        for window, pixels, places in zip(kernel.shape, size, dy.shape[1:3], strict=False)
     )
-    return _shifted_sum(_pad(dy, rows, columns, dilation=strides), kernel[::-1, ::-1], 1, 0)
+    return pad_images(dy, rows, columns, dilation=strides)
+
+
+def _depthwise_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    """The input's is the transposed convolution: dy spread, shifted and added with the kernel turned round."""
+    dx = _shifted_sum(_spread(dy, kernel, x.shape[1:3], strides, padding), kernel[::-1, ::-1], 1, 0)
+    return dx, _depthwise_kernel_gradient(x, kernel, dy, strides, padding)
 
 
 def _depthwise_kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int) -> jax.Array:
@@ -152,42 +154,33 @@ def _depthwise_kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, s
     groups = -(-rows // ROWS_PER_GROUP)
     whole = groups * ROWS_PER_GROUP
     height, width = ((out - 1) * strides + k for out, k in zip((whole, columns), kernel.shape[:2], strict=True))
-    dy = _pad(dy, (0, whole - rows), (0, 0)).reshape(batch * groups, ROWS_PER_GROUP, columns, features)
+    dy = pad_images(dy, (0, whole - rows), (0, 0)).reshape(batch * groups, ROWS_PER_GROUP, columns, features)
     dy = dy.astype(jnp.float32)
-    x = _pad(x, (padding, height - padding - x.shape[1]), (padding, width - padding - x.shape[2]))
-    taps = _taps(x, kernel, strides, whole, columns)
-    products = [tap.reshape(dy.shape).astype(jnp.float32) * dy for tap in taps]
+    x = pad_images(x, (padding, height - padding - x.shape[1]), (padding, width - padding - x.shape[2]))
+    seen = taps(x, kernel.shape[:2], strides, whole, columns)
+    products = [tap.reshape(dy.shape).astype(jnp.float32) * dy for tap in seen]
     zeros = [jnp.zeros((), jnp.float32)] * len(products)
     of_groups = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (1,))
     return jnp.stack([part.sum((0, 1)) for part in of_groups]).reshape(kernel.shape).astype(kernel.dtype)
 
 
-@jax.custom_vjp
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return (_as_matrix(x) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
-
-    return lax.platform_dependent(x, kernel, cpu=product, default=lambda x, kernel: _native(x, kernel, 1, 0))
+_depthwise = _rewritten_on_cpu(_shifted_sum, _depthwise_gradients)
 
 
-def _pointwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _pointwise(x, kernel), (x, kernel)
+def _product(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    """A 1x1 convolution without strides and padding as a matrix product."""
+    return (_as_matrix(x) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
 
 
-def _pointwise_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
     """Products of two-dimensional matrices: left to itself, XLA:CPU transposes dy in memory first."""
-
-    def native(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(lambda x, kernel: _native(x, kernel, 1, 0), x, kernel)[1](dy)
-
-    def products(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dx = _contract(_as_matrix(dy), kernel[0, 0], 1, 1).reshape(x.shape)
-        return dx, _contract(_as_matrix(x), _as_matrix(dy), 0, 0).reshape(kernel.shape)
-
-    return lax.platform_dependent(*residuals, dy, cpu=products, default=native)
+    dx = _contract(_as_matrix(dy), kernel[0, 0], 1, 1).reshape(x.shape)
+    return dx, _contract(_as_matrix(x), _as_matrix(dy), 0, 0).reshape(kernel.shape)
 
 
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+_pointwise = _rewritten_on_cpu(_product, _product_gradients)
 
 
 def _as_matrix(x: jax.Array) -> jax.Array:
@@ -202,21 +195,37 @@ def _strided_pointwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Arr
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _pointwise(x[:, ::strides, ::strides], kernel),
+        cpu=lambda x, kernel: _pointwise(x[:, ::strides, ::strides], kernel, 1, 0),
         default=lambda x, kernel: _native(x, kernel, strides, 0),
     )
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
-    """The networks' first convolution: XLA:CPU's own, with so few features, takes three times as long."""
+def _patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    """What the kernel sees at each place: [batch, rows, columns, kernel_height * kernel_width * in_features]."""
+    return lax.concatenate(padded_taps(x, kernel.shape[:2], strides, padding), 3)
 
-    def patches_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        patches = lax.concatenate(list(_padded_taps(x, kernel, strides, padding)), 3)
-        return _pointwise(patches, kernel.reshape(1, 1, -1, kernel.shape[3]))
 
-    return lax.platform_dependent(
-        x, kernel, cpu=patches_product, default=lambda x, kernel: _native(x, kernel, strides, padding)
-    )
+def _native_or_unfolded(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    rows, columns = (output_size(x.shape[axis], kernel.shape[axis - 1], strides, padding) for axis in (1, 2))
+    if rows * columns > FEW_PIXELS and x.shape[3] > STEM_FEATURES:
+        return _native(x, kernel, strides, padding)
+    return _product(_patches(x, kernel, strides, padding), kernel.reshape(1, 1, -1, kernel.shape[3]), 1, 0)
+
+
+def _dense_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    dx, dkernel = _native_gradients(x, kernel, dy, strides, padding)
+    if strides == 1:
+        turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+        dx = _native_or_unfolded(_spread(dy, kernel, x.shape[1:3], 1, padding), turned, 1, 0)
+    if not STEM_FEATURES < x.shape[3] < MIN_FEATURES_TO_UNFOLD:
+        patches = _as_matrix(_patches(x, kernel, strides, padding))
+        dkernel = _contract(patches, _as_matrix(dy), 0, 0).reshape(kernel.shape)
+    return dx, dkernel
+
+
+_dense = _rewritten_on_cpu(_native_or_unfolded, _dense_gradients)
 
 
 def _grouped(x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int) -> jax.Array:
@@ -225,5 +234,5 @@ def _grouped(x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups
         return lax.concatenate([convolve(a, b, strides=strides, padding=padding) for a, b in pairs], 3)
 
     return lax.platform_dependent(
-        x, kernel, cpu=each_group, default=lambda x, kernel: _native(x, kernel, strides, padding, groups)
+        x, kernel, cpu=each_group, default=lambda x, kernel: _native(x, kernel, strides, padding)
     )

@@ -26,6 +26,12 @@ CASES = {
     "stem": ((2, 16, 16, 3), (3, 3, 3, 8), 2, 1, 1),
     "dense_7x7": ((1, 17, 17, 3), (7, 7, 3, 8), 2, 3, 1),
     "dense_3x3": ((2, 7, 7, 6), (3, 3, 6, 4), 1, 1, 1),
+    "dense_large_image": ((1, 17, 15, 5), (3, 3, 5, 4), 1, 1, 1),
+    "dense_many_features": ((1, 15, 17, 32), (3, 3, 32, 4), 1, 1, 1),
+    "dense_many_features_small_image": ((2, 5, 7, 33), (3, 3, 33, 4), 1, 1, 1),
+    "dense_stride_2_odd": ((2, 7, 5, 33), (3, 3, 33, 4), 2, 1, 1),
+    "dense_stride_2_even": ((1, 32, 30, 6), (3, 3, 6, 4), 2, 1, 1),
+    "dense_unpadded": ((1, 8, 7, 6), (3, 2, 6, 4), 1, 0, 1),
     "grouped_pointwise": ((2, 6, 5, 9), (1, 1, 3, 12), 1, 0, 3),
     "grouped_pointwise_stride_2": ((2, 6, 5, 9), (1, 1, 3, 12), 2, 0, 3),
     "grouped_3x3": ((2, 7, 6, 6), (3, 3, 2, 9), 2, 1, 3),
@@ -86,7 +92,7 @@ def test_value_and_gradients_match_lax(case):
         assert_close(a, e, count)
 
 
-@pytest.mark.parametrize("case", ["depthwise_stride_2_odd", "pointwise", "grouped_pointwise"])
+@pytest.mark.parametrize("case", ["depthwise_stride_2_odd", "pointwise", "grouped_pointwise", "dense_3x3"])
 def test_bfloat16_rounds_once(case):
     """Products and sums are float32 inside, so that only the result is rounded: within one bfloat16 eps of float64."""
     strides, padding, groups = CASES[case][2:]
@@ -140,7 +146,9 @@ def test_exports_for_all_platforms_at_once(case):
     )
 
 
-@pytest.mark.parametrize("case", ["depthwise", "pointwise", "pointwise_stride_2_odd", "grouped_pointwise", "stem"])
+@pytest.mark.parametrize(
+    "case", ["depthwise", "pointwise", "pointwise_stride_2_odd", "grouped_pointwise", "stem", "dense_3x3"]
+)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_other_platforms_get_the_native_convolution(platform, case):
     """Exactly forward, input gradient and kernel gradient, one convolution each, and nothing of the CPU form."""
