@@ -7,9 +7,16 @@ import pytest
 
 from slimjax import MODELS
 
-SETTINGS = ["--config.num_train_steps=200", "--config.schedule.warmup_steps=20", "--config.eval_every_steps=200"]
+SETTINGS = ["--config.num_train_steps=250", "--config.eval_every_steps=250"]
+# At the digits' own rate, .1, its first steps go so far (a loss of 8) that rounding decides whether it recovers.
+LEARNING_RATES = {"mobilenet_v2_tiny": 0.02}
 ERROR_ROW = re.compile(r"│ +([\d.]+) │ +[\d,]+ │ +[\d.]+ M │ +[\d.]+ │ +([\d.]+) │")
 TINY = sorted(name for name in MODELS if name.endswith("_tiny"))
+
+
+def settings(name):
+    rate = [f"--config.learning_rate={LEARNING_RATES[name]}"] if name in LEARNING_RATES else []
+    return [f"--config.model.name={name}", *SETTINGS, *rate]
 
 
 def errors_of(out):
@@ -20,7 +27,7 @@ def errors_of(out):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_width_learns(run_program, tmp_path, name):
-    code, out, err = run_program(f"--workdir={tmp_path}", f"--config.model.name={name}", *SETTINGS)
+    code, out, err = run_program(f"--workdir={tmp_path}", *settings(name))
     assert code == 0, err
     errors = errors_of(out)
     assert sorted(errors) == [0.25, 0.5, 0.75, 1.0]
@@ -30,8 +37,8 @@ def test_every_width_learns(run_program, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_naive_training_looks_normal_and_fails_in_evaluation(run_program, tmp_path, name):
-    naive = [f"--config.model.name={name}", "--config.model.batch_norm=shared"]
-    code, out, err = run_program(f"--workdir={tmp_path}", *naive, *SETTINGS)
+    naive = "--config.model.batch_norm=shared"
+    code, out, err = run_program(f"--workdir={tmp_path}", naive, *settings(name))
     assert code == 0, err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     last = next(line for line in reversed(lines) if "train/learning_rate" in line)
