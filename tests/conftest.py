@@ -15,9 +15,7 @@ ONE_DEVICE = (
     {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | CACHE | {"JAX_PLATFORMS": "cpu"}
 )
 os.environ.update(CACHE, JAX_PLATFORMS="cpu")
-# What takes the time is compiling, of which half is LLVM making fast what runs once. The programs that tests start in
-# processes of their own are compiled as a user has them.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
