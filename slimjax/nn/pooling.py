@@ -105,8 +105,8 @@ def _computed_once(dy: jax.Array, x: jax.Array) -> jax.Array:
     """dy, in memory before anything reads it.
 
     XLA:CPU repeats what dy is computed from in the sum over the taps, for each of them, and drops
-    `lax.optimization_barrier` before it decides so. What leaves a conditional it does not repeat: this one asks what
-    only the first pixel can tell.
+    `lax.optimization_barrier` before it decides so. What leaves a conditional it does not repeat: this one asks
+    whether the first value of x is NaN, where dy becomes NaN as well.
     """
     return lax.cond(jnp.isnan(x[0, 0, 0, 0]), lambda dy: jnp.full_like(dy, jnp.nan), lambda dy: dy, dy)
 

@@ -62,6 +62,15 @@ def test_value_and_gradient_match_loops(case, kind):
         np.testing.assert_allclose(actual, wanted, rtol=1e-6, atol=1e-5)
 
 
+def test_a_first_value_that_is_nan_spoils_the_gradient_rather_than_hides():
+    x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(jnp.nan)
+    y, pullback = jax.vjp(lambda x: max_pool(x, 2, 2), x)
+    assert jnp.isnan(y[0, 0, 0, 0])
+    # The other three windows, all zeros, hand NaN to their first pixel; nothing equals the NaN of this one.
+    spoilt = jnp.isnan(pullback(jnp.ones_like(y))[0][0, :, :, 0])
+    assert np.argwhere(spoilt).tolist() == [[0, 2], [2, 0], [2, 2]]
+
+
 @pytest.mark.parametrize("kind", [max_pool, average_pool])
 def test_bfloat16_stays_bfloat16(kind):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 6, 6, 2)), jnp.bfloat16)
