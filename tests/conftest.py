@@ -1,5 +1,6 @@
 """Eight fake CPU devices for everything that runs in this process, and the real program in others."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,18 +11,31 @@ CACHE = {
     "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/slimjax/tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
 }
+FAKE_DEVICES = "--xla_force_host_platform_device_count=8"
 # The workers of pytest-xdist inherit the fake devices of the process that starts them.
-ONE_DEVICE = (
-    {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | CACHE | {"JAX_PLATFORMS": "cpu"}
-)
-os.environ.update(CACHE, JAX_PLATFORMS="cpu")
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+FLAGS = os.environ.get("XLA_FLAGS", "").replace(FAKE_DEVICES, "")
+os.environ.update(CACHE, JAX_PLATFORMS="cpu", XLA_FLAGS=FLAGS)
+ONE_DEVICE = dict(os.environ)
+os.environ["XLA_FLAGS"] = f"{FLAGS} {FAKE_DEVICES}"
 
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from flax.traverse_util import flatten_dict  # noqa: E402
+from flax.traverse_util import flatten_dict, unflatten_dict  # noqa: E402
+
+from slimjax import create_model  # noqa: E402
+from slimjax.models.mobilenet_v2 import InvertedStage  # noqa: E402
+from slimjax.models.network import Stage  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+# Compiling takes the time: a few blocks of every kind, one residual connection at every width.
+STAGES = {
+    "mobilenet_v1": (Stage(32, 1, 1), Stage(64, 1, 2)),
+    "mobilenet_v2": (InvertedStage(16, 1, 1, expansion=1), InvertedStage(24, 2, 2)),
+    "resnet50": (Stage(64, 2, 2),),
+    "shufflenet": (Stage(96, 2, 2),),
+}
 
 
 @pytest.fixture
@@ -96,3 +110,29 @@ def elements_of():
             yield path, source, np.ix_(*axes)
 
     return elements
+
+
+@pytest.fixture(scope="session")
+def create_small():
+    """Builds a family's smallest network for images of 16 pixels and 5 classes."""
+    return lambda name, widths, **options: create_model(name, widths, 5, stem="small", stages=STAGES[name], **options)
+
+
+@pytest.fixture(scope="session")
+def random_variables():
+    """Makes a model's variables: kernels that keep activations alive, batch norms of which no part is trivial."""
+
+    def make(model):
+        rng = np.random.default_rng(1)
+
+        def value(path, shape):
+            if path[-1] in ("scale", "var"):
+                return rng.uniform(0.5, 1.5, shape)
+            if path[-1] in ("bias", "mean"):
+                return rng.normal(0, 0.2, shape)
+            return rng.normal(0, (2 / math.prod(shape[:-1])) ** 0.5, shape)
+
+        shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3))))
+        return unflatten_dict({path: jnp.asarray(value(path, s.shape), jnp.float32) for path, s in shapes.items()})
+
+    return make

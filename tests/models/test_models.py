@@ -1,5 +1,7 @@
 """The families: every width against a network of that width alone that holds the sliced weights."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,36 +10,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax import MODELS, UserError, create_model, profile_model
 from slimjax.analysis.profile import total_params
-from slimjax.models.network import Stage
 from slimjax.nn import WidthPlan
 from slimjax.nn.tracing import active_masks
 
-# Every kind of block once, where the small variants have more: what takes the time is compiling.
-FEWER_BLOCKS = {
-    "resnet_tiny": {"stages": (Stage(32, 2, 1), Stage(64, 1, 2))},
-    "shufflenet_tiny": {"stages": (Stage(48, 2, 2), Stage(96, 1, 2))},
-}
 WIDTHS_V1, WIDTHS_V2 = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0)
 
 
 def test_tail_batch_norm_can_be_private():
     shared, private = (create_model("mobilenet_v2", WIDTHS_V2, 1000, tail_bn=kind) for kind in ("shared", "private"))
     assert total_params(private) - total_params(shared) == 3 * 2 * 1280
-
-
-def randomised(model, size=16):
-    """Variables of a model with random statistics and affines, so that no part of a batch norm is trivial."""
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    rng = np.random.default_rng(1)
-
-    def value(path, leaf):
-        if path[-1] in ("scale", "var"):
-            return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
-        if path[-1] in ("bias", "mean"):
-            return jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32)
-        return leaf * 4
-
-    return unflatten_dict({path: value(path, leaf) for path, leaf in flatten_dict(variables).items()})
 
 
 @pytest.fixture(scope="session")
@@ -52,40 +33,45 @@ def sliced_by_hand(elements_of):
     return sliced
 
 
-@pytest.mark.parametrize("batch_norm", ["switchable", "shared_affine", "shared"])
-@pytest.mark.parametrize("name", ["mobilenet_v1_tiny", "mobilenet_v2_tiny", "resnet_tiny", "shufflenet_tiny"])
-def test_a_width_is_the_individual_network_with_the_sliced_weights(name, batch_norm, elements_of, sliced_by_hand):
-    widths = (0.35, 0.75, 1.0)
-    options = {"batch_norm": batch_norm, **FEWER_BLOCKS.get(name, {})}
-    model = create_model(name, widths, 5, **options)
-    variables = randomised(model)
-    images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
-    labels = jnp.array([0, 1, 2, 3])
+@pytest.fixture(scope="session")
+def run():
+    """Evaluates at a width, and differentiates the loss of a training batch there: one program, since compiling takes
+    the time.
+    """
 
-    def run(model, params, batch_stats, width):
+    @partial(jax.jit, static_argnums=(0, 1))
+    def evaluate_and_differentiate(model, width, variables, images, labels):
         def loss(params):
-            variables = {"params": params, "batch_stats": batch_stats}
-            logits, updated = model.apply(variables, images, width=width, train=True, mutable=["batch_stats"])
+            given = {**variables, "params": params}
+            logits, updated = model.apply(given, images, width=width, train=True, mutable=["batch_stats"])
             picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
             return -jnp.mean(picked), (logits, updated["batch_stats"])
 
-        return jax.jit(jax.grad(loss, has_aux=True))(params)
+        gradients, (logits, statistics) = jax.grad(loss, has_aux=True)(variables["params"])
+        return model.apply(variables, images, width=width), logits, gradients, statistics
 
-    # What the widths share of batch norms makes a difference below the widest only, and compiling takes the time.
+    return evaluate_and_differentiate
+
+
+@pytest.mark.parametrize("batch_norm", ["switchable", "shared_affine", "shared"])
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet50", "shufflenet"])
+def test_a_width_is_the_individual_network_with_the_sliced_weights(
+    name, batch_norm, create_small, random_variables, elements_of, sliced_by_hand, run
+):
+    widths = (0.35, 0.75, 1.0)
+    model = create_small(name, widths, batch_norm=batch_norm)
+    variables = random_variables(model)
+    images, labels = jax.random.normal(jax.random.key(2), (4, 16, 16, 3)), jnp.array([0, 1, 2, 3])
+    # What the widths share of batch norms makes a difference below the widest only.
     tried = widths[::2] if batch_norm == "switchable" else widths[1:2]
     for width in tried:
         switch = widths.index(width)
-        narrow = create_model(name, (width,), 5, **options)
+        narrow = create_small(name, (width,), batch_norm=batch_norm)
         shapes = jax.eval_shape(narrow.init, jax.random.key(0), images)
         own = sliced_by_hand(variables, shapes, switch)
-        np.testing.assert_allclose(
-            jax.jit(model.apply, static_argnames="width")(variables, images, width=width),
-            jax.jit(narrow.apply)(own, images),
-            rtol=1e-4,
-            atol=1e-5,
-        )
-        gradients, (logits, statistics) = run(model, variables["params"], variables["batch_stats"], width)
-        expected_gradients, (expected, expected_statistics) = run(narrow, own["params"], own["batch_stats"], width)
+        evaluated, logits, gradients, statistics = run(model, width, variables, images, labels)
+        expected_evaluated, expected, expected_gradients, expected_statistics = run(narrow, width, own, images, labels)
+        np.testing.assert_allclose(evaluated, expected_evaluated, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
         active = sliced_by_hand({"params": gradients}, {"params": shapes["params"]}, switch)["params"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-5), active, expected_gradients)
@@ -121,9 +107,9 @@ def test_init_creates_every_width_whatever_width_runs():
     )
 
 
-def test_one_width_leaves_the_statistics_of_the_others_untouched():
-    model = create_model("mobilenet_v1_tiny", WIDTHS_V1, 5)
-    variables = randomised(model)
+def test_one_width_leaves_the_statistics_of_the_others_untouched(create_small, random_variables):
+    model = create_small("mobilenet_v1", WIDTHS_V1)
+    variables = random_variables(model)
     images = jax.random.normal(jax.random.key(2), (4, 16, 16, 3))
     _, updated = jax.jit(lambda v: model.apply(v, images, width=0.5, train=True, mutable=["batch_stats"]))(variables)
     before, after = flatten_dict(variables["batch_stats"]), flatten_dict(updated["batch_stats"])
@@ -140,11 +126,11 @@ def test_two_widths_that_round_to_the_same_channels_keep_batch_norms_apart():
     assert set(shapes["params"]["block_1"]["project"]["bn"]) == {"switch_0", "switch_1"}
 
 
-def test_a_searched_plan_builds_counts_and_runs():
+def test_a_searched_plan_builds_counts_and_runs(random_variables):
     base = create_model("mobilenet_v1_tiny", (0.5, 1.0), 5).resolved_plans()
     odd = WidthPlan(0.5, tuple((layer, 17 if layer == "block_2" else count) for layer, count in base[0].features))
     model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 5, plans=(odd, base[1]))
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = random_variables(model)
     logits = jax.jit(lambda v: model.apply(v, jnp.ones((2, 16, 16, 3)), width=0.5))(variables)
     assert logits.shape == (2, 5)
     assert jnp.isfinite(logits).all()
