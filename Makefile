@@ -23,7 +23,8 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 demo: $(STAMP)
 	$(RUN) -m slimjax.main --workdir=runs/digits
 
-# These tests mostly compile: without LLVM's optimisation that takes half the time. The others run what users run.
+# Most of these tests compile more than they compute: without LLVM's optimisation that takes half the time. Programs
+# that they start in other processes are compiled as users' are.
 test: $(STAMP)
 	XLA_FLAGS=--xla_backend_optimization_level=0 $(RUN) -m pytest -m "not slow and not torch"
 

@@ -62,7 +62,7 @@ def dataset() -> ConfigDict:
     config.flip = False  # whether training images are mirrored at random
     config.color_jitter = 0.0  # strength of brightness, contrast and saturation jitter, 0 to 1
     config.pca_noise = 0.0  # standard deviation of AlexNet's lighting noise
-    config.shuffle_buffer = 16384  # encoded examples held in memory on every host
+    config.shuffle_buffer = 8192  # encoded examples held in memory for each device
     return config
 
 

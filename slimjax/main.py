@@ -5,6 +5,9 @@ python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=DIR         
 python -m slimjax.main --config=configs/cifar10.py --workdir=DIR --config.batch_size=256
 python -m slimjax.main --workdir=DIR --mode=eval [--checkpoint=best]                  every width of a trained one
 python -m slimjax.main --workdir=DIR --mode=calibrate                                 batch-norm statistics anew
+
+On a TPU pod the same command on every host; for processes elsewhere add, to each of them,
+--coordinator=HOST:PORT --num_processes=N --process_id=I
 """
 
 from importlib.resources import files
@@ -28,6 +31,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "calibrate"], "What to do.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "For eval and calibrate: latest, best, or a step.")
 
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run has several processes.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, counted from 0.", lower_bound=0)
+
 
 def main() -> int:
     """Runs the mode that the flags ask for; returns the exit code."""
@@ -39,13 +46,16 @@ def main() -> int:
     keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
+    from slimjax.training.processes import connect_processes, lost_process_told
 
+    connect_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     cli.use_compilation_cache()
-    return {
-        "train": lambda: modes.train(config, workdir),
-        "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
-        "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
-    }[_MODE.value]()
+    with lost_process_told():
+        return {
+            "train": lambda: modes.train(config, workdir),
+            "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
+            "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
+        }[_MODE.value]()
 
 
 def _config(workdir: Path) -> ConfigDict:

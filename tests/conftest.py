@@ -11,12 +11,13 @@ CACHE = {
     "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/slimjax/tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
 }
-FAKE_DEVICES = "--xla_force_host_platform_device_count=8"
+FAKE_DEVICES = "--xla_force_host_platform_device_count"
+# As a user has it: flags that make the tests of this process quick are not for programs in others.
+ALONE = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | CACHE | {"JAX_PLATFORMS": "cpu"}
+os.environ.update(CACHE, JAX_PLATFORMS="cpu")
 # The workers of pytest-xdist inherit the fake devices of the process that starts them.
-FLAGS = os.environ.get("XLA_FLAGS", "").replace(FAKE_DEVICES, "")
-os.environ.update(CACHE, JAX_PLATFORMS="cpu", XLA_FLAGS=FLAGS)
-ONE_DEVICE = dict(os.environ)
-os.environ["XLA_FLAGS"] = f"{FLAGS} {FAKE_DEVICES}"
+if FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAKE_DEVICES}=8"
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -53,12 +54,13 @@ def data_dir(tmp_path_factory):
 def start_program(data_dir):
     """Starts `python -m slimjax.main`, or another module, with arguments, on one CPU device as a user has it.
 
-    `environment` adds variables to those that the program sees.
+    `environment` adds variables to those that the program sees; `devices` above 1 are fake ones.
     """
 
-    def start(*arguments, module="slimjax.main", environment=None, **options):
+    def start(*arguments, module="slimjax.main", environment=None, devices=1, **options):
         command = [sys.executable, "-m", module, *map(str, arguments)]
-        variables = {**ONE_DEVICE, "TFDS_DATA_DIR": str(data_dir), **(environment or {})}
+        fake_devices = {"XLA_FLAGS": f"{FAKE_DEVICES}={devices}"} if devices > 1 else {}
+        variables = {**ALONE, **fake_devices, "TFDS_DATA_DIR": str(data_dir), **(environment or {})}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes)
 

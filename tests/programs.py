@@ -18,12 +18,16 @@ def lines_of(workdir):
 
 
 def arrays_of(workdir, step):
-    """Every array file of a checkpoint, read with plain orbax."""
+    """Every array file of a checkpoint, read with plain orbax, whatever devices wrote it."""
     import jax
     import orbax.checkpoint as ocp
 
+    path = workdir.absolute() / "checkpoints" / str(step) / "state"
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
-        return jax.tree.leaves_with_path(checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "state"))
+        stored = checkpointer.metadata(path).item_metadata.tree
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), stored)
+        return jax.tree.leaves_with_path(checkpointer.restore(path, shapes))
 
 
 def wait_for(condition, process, seconds=120):

@@ -74,7 +74,7 @@ def _train_from(
         log.add(step, turn, metrics)
         done, last = step + 1, step + 1 == run.rule.num_steps
         # Asked once a step: a signal that comes later in it is for the next one, which then saves.
-        stopped_by = signals.received
+        stopped_by = signals.stopped_by(step)
         evaluates = last or (done % run.cadence.eval_every_steps == 0 and not stopped_by)
         # What is evaluated is saved, since only a checkpoint with figures can be the best.
         saves = evaluates or stopped_by is not None or done % run.cadence.checkpoint_every_steps == 0

@@ -20,6 +20,7 @@ from slimjax.tasks.task import Task
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
 from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, check_platform, data_mesh, group_devices
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
+from slimjax.training.processes import check_is_connected
 from slimjax.training.schedules import create_schedule, duration
 from slimjax.training.state import TrainState, initial_state
 from slimjax.training.step import TrainStep
@@ -86,6 +87,7 @@ def create_run(config: ConfigDict, workdir: Path) -> Run:
       UserError: for whatever in the configuration is unknown, out of range or not at hand.
     """
     check_platform(config.platform)
+    check_is_connected()
     mesh = data_mesh()
     check_batch_size(config.batch_size, mesh.size)
     groups = group_devices(mesh.size, config.batch_norm_group_size)

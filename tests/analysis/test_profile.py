@@ -74,7 +74,8 @@ def test_a_layer_that_runs_twice_has_its_parameters_once():
     assert row.params == 9
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+# ResNet-101 and 152 are more of the same blocks.
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"resnet101", "resnet152"}))
 def test_activations_are_the_outputs_that_flax_captures(name):
     model = create_model(name, (0.5, 1.0), 7, dtype=jnp.bfloat16)
     images = jnp.zeros((1, 40, 40, 3))

@@ -76,6 +76,7 @@ class ClassificationTask:
             start_step=start_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            devices_per_process=jax.local_device_count(),
         )
 
     def eval_batches(self) -> Iterator[Batch]:

@@ -56,17 +56,20 @@ def check_dataset_config(dataset_config: ml_collections.ConfigDict) -> None:
         raise UserError(f"dataset.pca_noise={dataset_config.pca_noise} is negative; 0 turns it off")
 
 
-def per_process_batch_size(batch_size: int, process_index: int, process_count: int) -> int:
+def per_process_batch_size(
+    batch_size: int, process_index: int, process_count: int, devices_per_process: int = 1
+) -> int:
     """This host's share of the global batch.
 
     Raises:
-      UserError: if the hosts cannot share `batch_size` evenly, or there is no such host.
+      UserError: if the devices of all hosts cannot share `batch_size` evenly, or there is no such host.
     """
     if not 0 <= process_index < process_count:
         raise UserError(f"process_index={process_index} is not one of {process_count} processes; give 0 or more, below")
-    if batch_size < 1 or batch_size % process_count:
+    device_count = process_count * devices_per_process
+    if batch_size < 1 or batch_size % device_count:
+        sharers = f"{process_count} processes" if devices_per_process == 1 else f"{device_count} devices"
         raise UserError(
-            f"batch_size={batch_size} cannot be shared by {process_count} processes; give a positive multiple of "
-            f"{process_count}"
+            f"batch_size={batch_size} cannot be shared by {sharers}; give a positive multiple of {device_count}"
         )
     return batch_size // process_count

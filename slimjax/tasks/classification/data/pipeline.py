@@ -4,12 +4,16 @@ TensorFlow is imported when one of them is called, not before.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 import numpy as np
 
 from slimjax.errors import UserError
 from slimjax.tasks.classification.data.config import DatasetInfo, check_dataset_config, per_process_batch_size
+
+if TYPE_CHECKING:
+    from slimjax.tasks.classification.data.stream import Share
 
 Batch = dict[str, np.ndarray]
 
@@ -54,11 +58,13 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    devices_per_process: int = 1,
 ) -> Iterator[Batch]:
-    """Augmented batches without end, a function of (seed, step) alone.
+    """Augmented batches without end, a function of (seed, step) and the number of devices alone.
 
-    Every host goes through its own share of the split, each epoch in another order; the examples that the hosts cannot
-    share evenly, fewer than process_count, are left out. Batches run on across the end of an epoch.
+    Every device goes through its own share of the split, each epoch in another order, whichever host it belongs to; the
+    examples that the devices cannot share evenly, fewer than there are devices, are left out. Batches run on across the
+    end of an epoch.
 
     Args:
       dataset_config: the `dataset` section.
@@ -67,40 +73,55 @@ def train_batches(
       start_step: the step of the first batch; starting there gives the very batches that starting at 0 would.
       process_index: this host.
       process_count: hosts.
+      devices_per_process: of each host.
 
     Returns:
       Batches of `image` [batch_size // process_count, image_size, image_size, 3] float32, normalised RGB, and `label`
-      [batch_size // process_count] int32, both read-only.
+      [batch_size // process_count] int32, both read-only; the examples of a device lie together.
 
     Raises:
-      UserError: as `load_info`, and if the hosts cannot share the batch or the split; from the iterator, if an image
+      UserError: as `load_info`, and if the devices cannot share the batch or the split; from the iterator, if an image
         cannot be decoded.
     """
     check_dataset_config(dataset_config)
-    local_batch_size = per_process_batch_size(batch_size, process_index, process_count)
+    local_batch_size = per_process_batch_size(batch_size, process_index, process_count, devices_per_process)
     from slimjax.tasks.classification.data.sources import open_source
-    from slimjax.tasks.classification.data.splits import count_examples, parse_split, select_examples
     from slimjax.tasks.classification.data.stream import iterate, train_stream
 
     source = open_source(dataset_config)
-    ranges = parse_split("train_split", dataset_config.train_split, source.splits)
-    num_local_examples = count_examples(ranges) // process_count
-    if not num_local_examples:
-        raise UserError(
-            f"dataset.train_split={dataset_config.train_split!r} holds {count_examples(ranges)} examples for "
-            f"{process_count} processes; give a split with at least one example for each"
-        )
-    first_example = process_index * num_local_examples
+    shares = _train_shares(dataset_config, source.splits, process_count * devices_per_process)
+    own = slice(process_index * devices_per_process, (process_index + 1) * devices_per_process)
     stream = train_stream(
         source,
-        select_examples(ranges, first_example, first_example + num_local_examples),
+        shares[own],
         dataset_config,
         seed=seed,
-        first_example=first_example,
-        examples_per_epoch=num_local_examples * process_count,
-        start=start_step * local_batch_size,
+        start_step=start_step,
+        share_batch_size=local_batch_size // devices_per_process,
     )
     return iterate(stream.batch(local_batch_size, drop_remainder=True), dataset_config)
+
+
+def _train_shares(dataset_config: ml_collections.ConfigDict, splits: Any, device_count: int) -> list["Share"]:
+    """The training split in equal shares, one for each device.
+
+    Raises:
+      UserError: if there are fewer examples than devices.
+    """
+    from slimjax.tasks.classification.data.splits import count_examples, parse_split, select_examples
+    from slimjax.tasks.classification.data.stream import Share
+
+    ranges = parse_split("train_split", dataset_config.train_split, splits)
+    size = count_examples(ranges) // device_count
+    if not size:
+        raise UserError(
+            f"dataset.train_split={dataset_config.train_split!r} holds {count_examples(ranges)} examples for "
+            f"{device_count} devices; give a split with at least one example for each"
+        )
+    return [
+        Share(select_examples(ranges, first, first + size), first, size * device_count)
+        for first in range(0, size * device_count, size)
+    ]
 
 
 def eval_batches(

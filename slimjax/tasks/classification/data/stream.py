@@ -1,8 +1,9 @@
 """The tf.data graphs: endless and augmented for training, once through for evaluation."""
 
+import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 import numpy as np
@@ -18,17 +19,31 @@ _PREFETCHED_BATCHES = 2
 _MIN_THREADS = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A part of the training split, the examples of one device, which are shuffled among themselves.
+
+    Attributes:
+      ranges: the examples.
+      first_example: the place of the first one in an epoch of all shares.
+      examples_per_epoch: of all shares.
+    """
+
+    ranges: tuple[ExampleRange, ...]
+    first_example: int
+    examples_per_epoch: int
+
+
 def train_stream(
     source: Source,
-    ranges: tuple[ExampleRange, ...],
+    shares: Sequence[Share],
     dataset_config: ml_collections.ConfigDict,
     *,
     seed: int,
-    first_example: int,
-    examples_per_epoch: int,
-    start: int,
+    start_step: int,
+    share_batch_size: int,
 ) -> tf.data.Dataset:
-    """Augmented examples without end, epoch after epoch.
+    """Augmented examples without end: of each step the examples of the first share, then those of the next.
 
     An example's order and augmentation follow from the seed, the epoch and its place in the epoch, never from a
     generator's state. So a stream that starts in the middle shuffles and skips that epoch's encoded examples, and
@@ -36,31 +51,41 @@ def train_stream(
 
     Args:
       source: where the examples come from.
-      ranges: this host's share.
+      shares: those of this host's devices.
       dataset_config: the `dataset` section.
       seed: any integer.
-      first_example: the place of this host's first example in an epoch of all hosts.
-      examples_per_epoch: of all hosts.
-      start: how many examples of this host come before the first one.
+      start_step: the step of the first examples.
+      share_batch_size: examples of one share in a step.
     """
-    start_epoch, start_offset = divmod(start, count_examples(ranges))
-
-    # AutoGraph would warn that it cannot look into tfds, and nothing here needs it.
-    @tf.autograph.experimental.do_not_convert
-    def epoch_references(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seeds = tf.random.stateless_uniform([2], [seed, epoch], None, None, tf.int64, alg="philox")
-        references = source.references(ranges, order_seeds[0])
-        references = references.shuffle(dataset_config.shuffle_buffer, order_seeds[1], reshuffle_each_iteration=False)
-        references = references.enumerate(start=epoch * examples_per_epoch + first_example)
-        return references.skip(tf.where(epoch == start_epoch, tf.constant(start_offset, tf.int64), 0))
 
     def example(counter: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
         encoded = source.read(reference)
         image = _train_image(encoded["image"], dataset_config, seed=tf.stack([tf.constant(seed, tf.int64), counter]))
         return {"image": image, "label": tf.cast(encoded["label"], tf.int32)}
 
-    epochs = tf.data.Dataset.range(start_epoch, tf.int64.max)
-    return epochs.flat_map(epoch_references).map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    start = start_step * share_batch_size
+    streams = [_references(source, share, seed, start, dataset_config.shuffle_buffer) for share in shares]
+    references = streams[0]
+    if len(streams) > 1:
+        turns = tf.data.Dataset.range(tf.int64.max).map(lambda place: place // share_batch_size % len(streams))
+        references = tf.data.Dataset.choose_from_datasets(streams, turns)
+    return references.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _references(source: Source, share: Share, seed: int, start: int, shuffle_buffer: int) -> tf.data.Dataset:
+    """The share's references, numbered over all epochs and shares, epoch after epoch in another order."""
+    start_epoch, start_offset = divmod(start, count_examples(share.ranges))
+
+    # AutoGraph would warn that it cannot look into tfds, and nothing here needs it.
+    @tf.autograph.experimental.do_not_convert
+    def epoch_references(epoch: tf.Tensor) -> tf.data.Dataset:
+        order_seeds = tf.random.stateless_uniform([2], [seed, epoch], None, None, tf.int64, alg="philox")
+        references = source.references(share.ranges, order_seeds[0])
+        references = references.shuffle(shuffle_buffer, order_seeds[1], reshuffle_each_iteration=False)
+        references = references.enumerate(start=epoch * share.examples_per_epoch + share.first_example)
+        return references.skip(tf.where(epoch == start_epoch, tf.constant(start_offset, tf.int64), 0))
+
+    return tf.data.Dataset.range(start_epoch, tf.int64.max).flat_map(epoch_references)
 
 
 def eval_stream(

@@ -64,7 +64,7 @@ def test_batch_errors(dataset_config: ml_collections.ConfigDict, arguments: dict
 
 def test_fewer_training_examples_than_hosts(dataset_config: ml_collections.ConfigDict) -> None:
     dataset_config.train_split = "train[:3]"
-    with pytest.raises(UserError, match=r"dataset.train_split='train\[:3\]' holds 3 examples for 4 processes"):
+    with pytest.raises(UserError, match=r"dataset.train_split='train\[:3\]' holds 3 examples for 4 devices"):
         data.train_batches(dataset_config, batch_size=8, seed=0, process_count=4)
 
 

@@ -117,6 +117,32 @@ def test_hosts_share_an_epoch_without_overlap(
     assert shares <= whole
 
 
+def test_a_step_is_the_same_whatever_hosts_the_devices_belong_to(dataset_config: ml_collections.ConfigDict) -> None:
+    dataset_config.update(augmentation="basic", pca_noise=0.1)
+
+    def step(process_index: int, process_count: int) -> data.Batch:
+        hosts = {"process_index": process_index, "process_count": process_count}
+        batches = data.train_batches(
+            dataset_config, batch_size=80, seed=3, start_step=17, devices_per_process=4 // process_count, **hosts
+        )
+        next(batches)
+        return next(batches)
+
+    whole = step(0, 1)
+    for process_count in (2, 4):
+        parts = [step(index, process_count) for index in range(process_count)]
+        for key in whole:
+            np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), whole[key])
+
+
+def test_devices_share_an_epoch_without_overlap(dataset_config: ml_collections.ConfigDict) -> None:
+    whole = count_batches([next(data.train_batches(dataset_config, batch_size=NUM_TRAIN, seed=0))])
+    # 1442 examples are 360 for each of four devices, and two that are left out.
+    shared = count_batches([next(data.train_batches(dataset_config, batch_size=1440, seed=0, devices_per_process=4))])
+    assert shared.total() == 1440
+    assert shared <= whole
+
+
 def test_fewer_examples_than_a_batch(dataset_config: ml_collections.ConfigDict) -> None:
     dataset_config.train_split = "train[:10]"
     counts = count_batches([next(data.train_batches(dataset_config, batch_size=64, seed=0))])

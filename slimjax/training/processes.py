@@ -1,0 +1,93 @@
+"""Several processes, as on the hosts of a pod: finding each other, and saying so when one of them is lost."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import jax
+
+from slimjax.errors import UserError
+
+# Where Linux shows the TPU chips of a machine.
+_TPU_DEVICES = ("/dev/accel0", "/dev/vfio/vfio")
+_LOST = 3
+
+
+def connect_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a run into one; to be called before JAX looks for devices.
+
+    On a TPU pod the processes find each other. Elsewhere all three arguments are needed; with none, and no pod, the
+    process is alone.
+
+    Args:
+      coordinator: `HOST:PORT` of process 0, the same in every process.
+      num_processes: of the run.
+      process_id: of this process, counted from 0.
+
+    Raises:
+      UserError: if the arguments are incomplete or out of range, or the others are not found.
+    """
+    if coordinator is None and num_processes is None and process_id is None:
+        if _has_tpu():
+            _join_pod()
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+        missing = " and ".join(name for name, value in given.items() if value is None)
+        raise UserError(
+            f"several processes need --coordinator=HOST:PORT, --num_processes=N and --process_id=I, "
+            f"from 0 to N - 1, in each of them; give {missing} too"
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT; give that of process 0, such as 10.0.0.1:1234")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id} is not one of {num_processes} processes; give 0 or more, below")
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the processes did not find each other: {' '.join(str(error).split())[:300]}") from error
+
+
+def check_is_connected() -> None:
+    """UserError if this is one process of several that have not found each other; starts JAX's backend."""
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(
+            f"this is process {jax.process_index()} of {jax.process_count()}, which did not find each other; "
+            "give --coordinator=HOST:PORT --num_processes=N --process_id=I in each of them"
+        )
+
+
+def _has_tpu() -> bool:
+    return importlib.util.find_spec("libtpu") is not None and any(Path(path).exists() for path in _TPU_DEVICES)
+
+
+def _join_pod() -> None:
+    """Finds the pod's other hosts. A TPU outside a pod may have nobody to ask, and then is alone."""
+    with suppress(Exception):
+        jax.distributed.initialize()
+
+
+@contextmanager
+def lost_process_told() -> Iterator[None]:
+    """Ends this process with one line where another one is gone, instead of waiting for it.
+
+    Collectives then fail, of which JAX says only that a connection was closed. Leaving in good order would wait for the
+    lost process as well, so nothing is cleaned up: the next start goes on from the newest checkpoint.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} lost another one ({reason}); start all of "
+            "them again with the same command, and they go on from the newest checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(_LOST)
