@@ -39,6 +39,11 @@ STAGES = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Puts what starts programs first: such a file takes minutes, for which at the end one worker would idle."""
+    items.sort(key=lambda item: "start_program" not in item.fixturenames)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -156,17 +156,26 @@ def test_the_newest_and_the_best_checkpoints_stay(trained):
     assert Checkpoints(trained[0]).find("best") == min(errors, key=lambda step: (errors[step], -step))
 
 
-@pytest.mark.parametrize("part", ["state", "description"])
-def test_a_truncated_checkpoint_is_refused_by_name(trained, run_program, assert_refused, tmp_path, part):
+@pytest.fixture(params=["state", "description"])
+def truncated(trained, tmp_path, request):
+    """A copy of the finished run in which files of the newest checkpoint have lost their second half."""
     workdir = tmp_path / "truncated"
     shutil.copytree(trained[0], workdir)
-    newest = workdir / "checkpoints" / "80"
-    for path in (newest / part).rglob("*"):
+    for path in (workdir / "checkpoints" / "80" / request.param).rglob("*"):
         if path.is_file() and not path.name.startswith("_"):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert_refused(run_program(f"--workdir={workdir}", *SMALL), f"delete {newest}")
-    shutil.rmtree(newest)
-    code, _, err = run_program(f"--workdir={workdir}", *SMALL)
+    return workdir
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(truncated, run_program, assert_refused):
+    newest = truncated / "checkpoints" / "80"
+    assert_refused(run_program(f"--workdir={truncated}", *SMALL), f"delete {newest}")
+
+
+@pytest.mark.parametrize("truncated", ["state"], indirect=True)
+def test_once_it_is_deleted_the_run_goes_on_from_the_one_before(truncated, run_program):
+    shutil.rmtree(truncated / "checkpoints" / "80")
+    code, _, err = run_program(f"--workdir={truncated}", *SMALL)
     assert code == 0
     assert "from step 60 of 80" in err
 

@@ -1,5 +1,6 @@
 """Several processes, as on the hosts of a pod: finding each other, and saying so when one of them is lost."""
 
+import faulthandler
 import importlib.util
 import os
 import sys
@@ -38,7 +39,7 @@ def connect_processes(coordinator: str | None, num_processes: int | None, proces
         given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
         missing = " and ".join(name for name, value in given.items() if value is None)
         raise UserError(
-            f"several processes need --coordinator=HOST:PORT, --num_processes=N and --process_id=I, "
+            "several processes need --coordinator=HOST:PORT, --num_processes=N and --process_id=I, "
             f"from 0 to N - 1, in each of them; give {missing} too"
         )
     host, _, port = coordinator.rpartition(":")
@@ -50,6 +51,8 @@ def connect_processes(coordinator: str | None, num_processes: int | None, proces
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes did not find each other: {' '.join(str(error).split())[:300]}") from error
+    # JAX ends a process whose others are lost by aborting, after its message; where it was then helps nobody.
+    faulthandler.disable()
 
 
 def check_is_connected() -> None:
