@@ -46,6 +46,25 @@ def imagenet(name: str, widths: tuple[float, ...], augmentation: str) -> ConfigD
     return config
 
 
+def for_pod(config: ConfigDict, batch_size: int) -> ConfigDict:
+    """A row's configuration for the large batches of TPU pods: the learning rate grows with the batch, after a warm-up.
+
+    Linear scaling and the warm-up of 5 epochs from the row's own rate are those of Goyal et al. (arXiv:1706.02677,
+    sections 2.1 and 2.2); neither was tried on a slimmable network.
+
+    Args:
+      config: of the row; changed in place.
+      batch_size: images of one step over all devices.
+    """
+    scale = batch_size / config.batch_size
+    config.batch_size = batch_size
+    config.learning_rate *= scale
+    config.schedule.warmup_epochs = 5.0
+    config.schedule.warmup_factor = 1 / scale
+    config.dtype = "bfloat16"
+    return config
+
+
 def with_method(config: ConfigDict, method: str) -> ConfigDict:
     """A row's configuration for one of the methods that the paper compares.
 

@@ -38,8 +38,37 @@ def config_of(name, *method):
     return import_module(f"slimjax.configs.{name}").get_config(*method)
 
 
+# file: the learning rates of a batch of 4,096 by epoch: the row's own at first, its scaled one after the warm-up
+POD_RATES = {
+    "s_mobilenet_v2_pod": {0.0: 0.045, 5.5: 1.152 * 0.98**5, 100.5: 1.152 * 0.98**100},
+    "s_resnet50_pod": {0.0: 0.1, 2.5: 0.85, 5.1: 1.6, 30.1: 0.16, 90.1: 1.6e-3},
+}
+
+
 def test_no_published_row_is_missing():
-    assert set(RECIPES) == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+    assert RECIPES.keys() | POD_RATES.keys() == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+
+
+@pytest.mark.parametrize("name", POD_RATES)
+def test_pod_recipes_differ_from_the_papers_as_they_say(name):
+    config, paper = config_of(name), config_of(name.removesuffix("_pod"))
+    steps_per_epoch = IMAGES / 4096
+    num_steps = round(config.num_epochs * steps_per_epoch)
+    schedule = create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
+    for epoch, rate in POD_RATES[name].items():
+        assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate, rel=2e-3)
+    assert f"learning rate {4096 / paper.batch_size:g}" in config_doc(name)
+    assert f"({config.learning_rate:g}) after 5 epochs of warm-up" in config_doc(name)
+    assert (config.batch_size, config.dtype) == (4096, "bfloat16")
+    config.update(batch_size=paper.batch_size, learning_rate=paper.learning_rate, dtype=paper.dtype)
+    config.schedule = paper.schedule
+    assert config == paper, "nothing else changes"
+    check_keys(config_of(name))
+    assert config_of(name, "individual=0.5").model.widths == (0.5,)
+
+
+def config_doc(name):
+    return " ".join(import_module(f"slimjax.configs.{name}").__doc__.split())
 
 
 @pytest.mark.parametrize("name", RECIPES)
