@@ -31,6 +31,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "calibrate"], "What to do.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "For eval and calibrate: latest, best, or a step.")
 
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "FIRST-LAST: steps to trace into the workdir's TensorBoard logs, for XProf."
+)
+
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run has several processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, counted from 0.", lower_bound=0)
@@ -52,7 +56,7 @@ def main() -> int:
     cli.use_compilation_cache()
     with lost_process_told():
         return {
-            "train": lambda: modes.train(config, workdir),
+            "train": lambda: modes.train(config, workdir, _PROFILE_STEPS.value),
             "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
             "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
         }[_MODE.value]()

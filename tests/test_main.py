@@ -8,6 +8,7 @@ import shutil
 import signal
 import termios
 
+import jax
 import numpy as np
 import pytest
 from programs import SMALL, arrays_of, lines_of, wait_for
@@ -188,6 +189,41 @@ def test_a_new_run_starts_from_anothers_weights(trained, run_program, tmp_path):
     assert f"starting from the weights of {trained[0]}" in err
     first = next(line for line in lines_of(tmp_path) if "train/learning_rate" in line)
     assert first["train/top1_error/width_1"] < 20, "a new network is wrong nine times out of ten"
+
+
+def test_steps_are_traced_for_xprof(run_program, tmp_path):
+    code, _, err = run_program(f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=12", "--profile_steps=3-4")
+    assert code == 0, err
+    (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb")
+    assert f"trace: {tmp_path / 'tensorboard' / 'plugins' / 'profile'}" in err
+    names = trace.read_bytes()
+    # XLA's module names carry the function's: two steps of two widths and an update.
+    assert names.count(b"jit_program") >= 6
+
+
+def test_moving_averages_are_saved_resumed_evaluated_and_handed_on(run_program, tmp_path):
+    """With a decay so high that they hardly move, the averages evaluate as an untrained network does."""
+    settings = [*SMALL, "--config.num_train_steps=40", "--config.ema_decay=0.5"]
+    workdir = tmp_path / "averaged"
+    for steps in (20, 40):
+        code, out, err = run_program(f"--workdir={workdir}", *settings, f"--config.num_train_steps={steps}")
+        assert code == 0, err
+    assert "resuming" in err
+    code, again, err = run_program(f"--workdir={workdir}", "--mode=eval")
+    assert code == 0, err
+    assert ERROR_ROW.findall(again) == ERROR_ROW.findall(out)
+    stored = {jax.tree_util.keystr(path): np.asarray(value) for path, value in arrays_of(workdir, 40)}
+    averages = {key.replace("['averaged']", ""): value for key, value in stored.items() if "['averaged']" in key}
+    assert {key.split("'")[1] for key in averages} == {"params", "batch_stats"}
+    assert any((stored[key] != value).any() for key, value in averages.items())
+
+    other = tmp_path / "other"
+    code, _, err = run_program(
+        f"--workdir={other}", f"--config.init_from={workdir}", *SMALL, "--config.num_train_steps=6"
+    )
+    assert code == 0, err
+    first = next(line for line in lines_of(other) if "train/learning_rate" in line)
+    assert first["train/top1_error/width_1"] < 40, "a new network is wrong nine times out of ten"
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from slimjax.configs import default
 from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
-from slimjax.training.state import TrainState
+from slimjax.training.state import TrainState, Weights
 from slimjax.versions import package_versions
 
 FORMAT = 1
@@ -118,6 +119,7 @@ class Checkpoints:
             stored = dict(restored["description"])
             if stored["format"] != FORMAT:
                 raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
+            stored["config"] = _completed(stored["config"], json.loads(default.get_config().to_json()))
             return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
 
     def restore(self, step: int, state: Any) -> TrainState:
@@ -133,8 +135,8 @@ class Checkpoints:
         with _damage_told(self.directory / str(step)):
             return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))["state"]
 
-    def restore_weights(self, step: int, state: Any) -> TrainState:
-        """Parameters and statistics of a checkpoint, without the optimiser's state, whatever that was.
+    def restore_weights(self, step: int, state: Any) -> Weights:
+        """The weights of a checkpoint that are to be used, moving averages where it has some; nothing else is read.
 
         Args:
           step: of the checkpoint.
@@ -143,16 +145,18 @@ class Checkpoints:
         Raises:
           UserError: if the checkpoint is damaged or holds something else.
         """
-        weights = {"step": state.step, "params": state.params, "batch_stats": state.batch_stats}
+        weights = {"params": state.params, "batch_stats": state.batch_stats}
+        has_averages = self.description(step).config["ema_decay"] > 0
+        wanted = {"averaged": weights} if has_averages else weights
         with _damage_told(self.directory / str(step)):
             arguments = ocp.args.PyTreeRestore(
-                weights, restore_args=ocp.checkpoint_utils.construct_restore_args(weights), partial_restore=True
+                wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
             )
             with ocp.CheckpointManager(
                 self.directory, item_handlers={"state": ocp.PyTreeCheckpointHandler()}
             ) as manager:
                 restored = manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
-            return TrainState(**restored, opt_state=())
+            return Weights(**(restored["averaged"] if has_averages else restored))
 
     def find(self, which: str) -> int:
         """The step of the `latest` or `best` checkpoint, or of the one with a given number.
@@ -210,7 +214,7 @@ def check_continues(stored: Description, config: ConfigDict, path: Path) -> None
     """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
     given = json.loads(config.to_json())
     # The order of the data follows from these, and the place of each stage of incremental training.
-    fixed = ["optimizer", "batch_size", "switch_rule", "seed"]
+    fixed = ["optimizer", "batch_size", "switch_rule", "seed", "ema_decay"]
     if config.switch_rule == "incremental":
         fixed += ["num_train_steps", "num_epochs"]
     differences = [line for key in fixed for line in _differences(stored.config[key], given[key], key)]
@@ -224,6 +228,12 @@ def check_continues(stored: Description, config: ConfigDict, path: Path) -> None
 def changed_settings(stored: Description, config: ConfigDict) -> list[str]:
     """What differs between a checkpoint's configuration and this one, a line each."""
     return _differences(stored.config, json.loads(config.to_json()), "")
+
+
+def _completed(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the keys that were added since, whose defaults do what was done without them."""
+    sections = {key: _completed(stored[key], value) for key, value in defaults.items() if isinstance(value, dict)}
+    return defaults | stored | sections
 
 
 def _differences(stored: Any, given: Any, prefix: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
@@ -12,7 +11,7 @@ from slimjax.paths import check_writable
 from slimjax.tasks.classification.task import create_network
 from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
-from slimjax.training.state import TrainState
+from slimjax.training.state import Weights, state_of
 
 
 def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: Path) -> int:
@@ -44,8 +43,8 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: Path) -> in
     variables = variables_of(model, arrays, str(path))
     # What an optimiser keeps does not depend on the schedule, whose length only the data set tells.
     tx = create_optimizer(config.optimizer, lambda step: config.learning_rate, decay_mask(model))
-    params = variables["params"]
-    state = TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
+    weights = Weights(variables["params"], variables["batch_stats"])
+    state = state_of(weights, tx, averages=config.ema_decay > 0)
     checkpoints.save(state, describe(config, model.num_classes, step=0), figures={}, best_figure="")
     checkpoints.close()
     print(f"imported {path}: {config.model.name}, widths {model.widths}, {model.num_classes} classes")

@@ -15,6 +15,7 @@ from clu.metric_writers import MetricWriter
 from slimjax.tasks.task import Figures
 
 JSON_LINES = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class JsonLinesWriter(MetricWriter):
@@ -58,7 +59,7 @@ def create_writer(workdir: Path, start_step: int, leads: bool) -> MetricWriter:
     if not leads:
         return metric_writers.MultiWriter([])
     lines = JsonLinesWriter(workdir / JSON_LINES, start_step)
-    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / "tensorboard")), lines])
+    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / TENSORBOARD)), lines])
 
 
 def scalars_of(split: str, figures: Mapping[float, Figures]) -> Figures:

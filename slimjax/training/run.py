@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
 
 import jax
 import optax
@@ -22,7 +21,7 @@ from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, check_plat
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
 from slimjax.training.processes import check_is_connected
 from slimjax.training.schedules import create_schedule, duration
-from slimjax.training.state import TrainState, initial_state
+from slimjax.training.state import TrainState, Weights, initial_state
 from slimjax.training.step import TrainStep
 from slimjax.training.switches import SwitchRule, create_switch_rule
 
@@ -89,7 +88,7 @@ def create_run(config: ConfigDict, workdir: Path) -> Run:
     check_platform(config.platform)
     check_is_connected()
     mesh = data_mesh()
-    check_batch_size(config.batch_size, mesh.size)
+    check_batch_size(config.batch_size, mesh.size, config.accumulate_steps)
     groups = group_devices(mesh.size, config.batch_norm_group_size)
     _check_without_data(config, mesh)
     task = create_task(config, DATA if groups else None, groups)
@@ -107,7 +106,14 @@ def create_run(config: ConfigDict, workdir: Path) -> Run:
         rule=rule,
         schedule=schedule,
         tx=tx,
-        train_step=TrainStep(task, tx, mesh, _is_fused(config, mesh)),
+        train_step=TrainStep(
+            task,
+            tx,
+            mesh,
+            _is_fused(config, mesh),
+            accumulate_steps=config.accumulate_steps,
+            ema_decay=config.ema_decay,
+        ),
         cadence=_cadence(config, rule.num_steps, steps_per_epoch),
         checkpoints=Checkpoints(workdir, config.keep_checkpoints),
     )
@@ -134,6 +140,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "schedule.warmup_factor": fraction,
         "optimizer.weight_decay": (0.0, math.inf),
         "optimizer.clip_norm": (0.0, math.inf),
+        "ema_decay": (0.0, 0.99999),
         "log_every_steps": (1, math.inf),
         "keep_checkpoints": (1, math.inf),
         "calibration_batches": (1, math.inf),
@@ -179,18 +186,20 @@ def _cadence(config: ConfigDict, num_steps: int, steps_per_epoch: float) -> Cade
 def state_shapes(run: Run) -> TrainState:
     """Shapes, dtypes and shardings of the run's state."""
     sharding = NamedSharding(run.mesh, REPLICATED)
-    shapes = jax.eval_shape(lambda: initial_state(run.task.model, run.tx, run.config.seed, run.task.image_size))
+    shapes = jax.eval_shape(lambda: _initial_state(run))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
 def new_state(run: Run) -> TrainState:
     """The state before the first step, of a new network or of another run's weights (`init_from`)."""
     sharding = NamedSharding(run.mesh, REPLICATED)
-    create = jax.jit(
-        lambda: initial_state(run.task.model, run.tx, run.config.seed, run.task.image_size), out_shardings=sharding
-    )
-    state = create()
-    return _with_weights_of(run, state) if run.config.init_from else state
+    state = jax.jit(lambda: _initial_state(run), out_shardings=sharding)()
+    return state.starting_from(_other_weights(run)) if run.config.init_from else state
+
+
+def _initial_state(run: Run) -> TrainState:
+    config = run.config
+    return initial_state(run.task.model, run.tx, config.seed, run.task.image_size, averages=config.ema_decay > 0)
 
 
 def _check_freezable(config: ConfigDict, task: Task) -> None:
@@ -216,14 +225,15 @@ def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:
     return Checkpoints(Path(config.init_from).expanduser())
 
 
-def _with_weights_of(run: Run, state: TrainState) -> TrainState:
+def _other_weights(run: Run) -> Weights:
+    """Those of the run that `init_from` names."""
     source = _checkpoints_to_start_from(run.config)
     step = source.find("latest")
     stored = source.description(step)
     check_same_network(stored, run.config, run.num_classes, source.directory / str(step), "config.init_from")
     weights = source.restore_weights(step, state_shapes(run))
     source.close()
-    return state.replace(params=weights.params, batch_stats=weights.batch_stats)
+    return weights
 
 
 def restored_state(run: Run, step: int) -> TrainState:
@@ -252,7 +262,7 @@ def state_to_calibrate(run: Run, step: int) -> tuple[TrainState, Description]:
     return run.checkpoints.restore(step, state_shapes(replace(run, tx=tx))), stored
 
 
-def trained_weights(run: Run, which: str) -> tuple[int, Any]:
+def trained_weights(run: Run, which: str) -> tuple[int, Weights]:
     """A checkpoint to evaluate.
 
     Args:
@@ -260,7 +270,7 @@ def trained_weights(run: Run, which: str) -> tuple[int, Any]:
       which: `latest`, `best`, or a step.
 
     Returns:
-      The step and a TrainState without an optimiser's state.
+      The step and its weights: moving averages where the run has kept some.
 
     Raises:
       UserError: if there is no such checkpoint or it is not this network's.

@@ -25,7 +25,7 @@ from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
-from slimjax.training.state import TrainState
+from slimjax.training.state import TrainState, Weights
 from slimjax.training.switches import Stage, Turn
 
 
@@ -57,7 +57,9 @@ class StepMetrics(struct.PyTreeNode):
     parameter_norm: jax.Array
 
 
-def add_width(task: Task, width: float, params: Flat, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
+def add_width(
+    task: Task, width: float, params: Flat, sums: LocalSums, batch: Tree, accumulate_steps: int = 1
+) -> tuple[LocalSums, Any]:
     """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
 
     Args:
@@ -66,19 +68,46 @@ def add_width(task: Task, width: float, params: Flat, sums: LocalSums, batch: Tr
       params: at least those that the width reads.
       sums: of the widths before it; the gradient of a parameter that is not among them begins here.
       batch: arrays whose leading axis counts the device's examples.
+      accumulate_steps: equal parts of the batch, taken one after the other. The gradient is that of the whole batch,
+        apart from its batch norms, which see a part at a time; the memory is that of a part.
 
     Returns:
       The sums with this width's share, and the metrics of the width, of this device alone.
     """
-    gradients, (batch_stats, metrics) = jax.grad(task.loss, has_aux=True)(
-        unflatten_dict(params), unflatten_dict(sums.batch_stats), batch, width
+    if accumulate_steps == 1:
+        gradients, batch_stats, metrics = _gradients_at(task, width, params, sums.batch_stats, batch)
+    else:
+        gradients, batch_stats, metrics = _accumulated(task, width, params, sums.batch_stats, batch, accumulate_steps)
+    added = {path: sums.gradients.get(path, 0.0) + value for path, value in gradients.items()}
+    return LocalSums(added, batch_stats), metrics
+
+
+def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree) -> tuple[Flat, Flat, Any]:
+    gradients, (updated, metrics) = jax.grad(task.loss, has_aux=True)(
+        unflatten_dict(params), unflatten_dict(batch_stats), batch, width
     )
-    added = {path: sums.gradients.get(path, 0.0) + value for path, value in flatten_dict(gradients).items()}
-    return LocalSums(added, sums.batch_stats | flatten_dict(batch_stats)), metrics
+    return flatten_dict(gradients), batch_stats | flatten_dict(updated), metrics
+
+
+def _accumulated(
+    task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree, parts: int
+) -> tuple[Flat, Flat, Any]:
+    """The mean of the parts' gradients, statistics threaded from part to part, and metrics added up."""
+
+    def add_part(so_far: tuple[Flat, Flat], part: Tree) -> tuple[tuple[Flat, Flat], Any]:
+        total, batch_stats = so_far
+        gradients, batch_stats, metrics = _gradients_at(task, width, params, batch_stats, part)
+        return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
+
+    split = jax.tree.map(lambda array: array.reshape(parts, -1, *array.shape[1:]), batch)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (total, batch_stats), metrics = jax.lax.scan(add_part, (zeros, batch_stats), split)
+    add_up = partial(jnp.sum, axis=0)
+    return jax.tree.map(lambda gradient: gradient / parts, total), batch_stats, jax.tree.map(add_up, metrics)
 
 
 def summed_gradients(
-    task: Task, widths: tuple[float, ...], params: Tree, batch_stats: Tree, batch: Tree
+    task: Task, widths: tuple[float, ...], params: Tree, batch_stats: Tree, batch: Tree, accumulate_steps: int = 1
 ) -> tuple[LocalSums, dict[float, Any]]:
     """Gradients of the sum of all widths' losses on one device's share of a batch (SNet, algorithm 1, lines 6-11).
 
@@ -88,6 +117,7 @@ def summed_gradients(
       params: the shared parameters at their widest.
       batch_stats: running statistics of all widths.
       batch: arrays whose leading axis counts the device's examples.
+      accumulate_steps: see `add_width`.
 
     Returns:
       The sums, not yet reduced over devices, and the metrics of every width.
@@ -99,18 +129,19 @@ def summed_gradients(
         raise UserError("a step needs at least one width")
     metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
     for width in widths:
-        sums, metrics[width] = add_width(task, width, flatten_dict(params), sums, batch)
+        sums, metrics[width] = add_width(task, width, flatten_dict(params), sums, batch, accumulate_steps)
     return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
 
 
 def reduced_update(
-    tx: optax.GradientTransformation, trained: Tree | None, state: TrainState, sums: LocalSums
+    tx: optax.GradientTransformation, trained: Tree | None, ema_decay: float, state: TrainState, sums: LocalSums
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Reduces the sums over the devices, once, and updates the parameters (SNet, algorithm 1, line 12).
 
     Args:
       tx: the optimiser.
       trained: which elements of the parameters may change, like `params` with booleans; None lets all change.
+      ema_decay: weight of the old value in the moving averages of the weights, if the state has some.
       state: before the step.
       sums: of this device.
 
@@ -123,7 +154,20 @@ def reduced_update(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, _masked(updates, trained))
     norms = {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
-    return TrainState(state.step + 1, params, batch_stats, opt_state), norms
+    averaged = None
+    if state.averaged is not None:
+        averaged = _moved(state.averaged, Weights(params, batch_stats), ema_decay, state.step)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, averaged), norms
+
+
+def _moved(averaged: Weights, weights: Weights, ema_decay: float, step: jax.Array) -> Weights:
+    """Moves exponential averages towards the new weights.
+
+    The decay begins low, so that the random start is soon forgotten, as in TensorFlow's ExponentialMovingAverage with
+    `num_updates`, with which the MobileNets were trained.
+    """
+    decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, averaged, weights)
 
 
 def _masked(values: Tree, trained: Tree | None) -> Tree:
@@ -150,7 +194,16 @@ ProgramKey = tuple[str, tuple[float, ...], Stage | None]
 class TrainStep:
     """Runs steps, compiling what a turn needs when it first comes up."""
 
-    def __init__(self, task: Task, tx: optax.GradientTransformation, mesh: Mesh, fused: bool) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tx: optax.GradientTransformation,
+        mesh: Mesh,
+        fused: bool,
+        *,
+        accumulate_steps: int = 1,
+        ema_decay: float = 0.0,
+    ) -> None:
         """Prepares the step.
 
         Args:
@@ -158,8 +211,11 @@ class TrainStep:
           tx: the optimiser.
           mesh: of all devices, with the axis `data`.
           fused: one program for the whole step rather than one for each width and one for the update.
+          accumulate_steps: parts in which each device takes its share of a batch, see `add_width`.
+          ema_decay: of the weights' moving averages, in states that have some.
         """
         self.fused = fused
+        self._accumulate_steps, self._ema_decay = accumulate_steps, ema_decay
         self._task, self._tx, self._mesh = task, tx, mesh
         self._parts = Parts(task.model)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
@@ -230,13 +286,13 @@ class TrainStep:
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
         kind, widths, _ = key
         if kind == "fused":
-            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+            update = self._reduced_update(turn)
             program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
             return program.lower(state, batch)
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
         shared = self._stacked(None, params, batch_stats)
         if kind == "update":
-            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+            update = self._reduced_update(turn)
             in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED)
             program = self._jit(self._update(update), in_specs, REPLICATED, donate=(0,))
             own = {width: self._stacked(width, params, batch_stats) for width in self._task.model.widths}
@@ -249,9 +305,13 @@ class TrainStep:
         program = self._jit(self._next(widths[0]), in_specs, (SPLIT, REPLICATED), donate=(2,))
         return program.lower(reads, self._parts.only(widths[0], batch_stats), shared, batch)
 
+    def _reduced_update(self, turn: Turn) -> Callable[..., Any]:
+        return partial(reduced_update, self._tx, trained_elements(self._task, turn), self._ema_decay)
+
     def _first(self, width: float) -> Callable[..., Any]:
         def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[tuple[LocalSums, LocalSums], Any]:
-            sums, metrics = add_width(self._task, width, params, LocalSums({}, batch_stats), batch)
+            nothing = LocalSums({}, batch_stats)
+            sums, metrics = add_width(self._task, width, params, nothing, batch, self._accumulate_steps)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
@@ -260,7 +320,7 @@ class TrainStep:
         def program(params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree) -> tuple[Any, Any]:
             shared = _unstack(stacked)
             so_far = LocalSums(shared.gradients, shared.batch_stats | own_stats)
-            sums, metrics = add_width(self._task, width, params, so_far, batch)
+            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
@@ -290,7 +350,9 @@ class TrainStep:
 
     def _whole(self, widths: tuple[float, ...], update: Callable[..., Any]) -> Callable[..., Any]:
         def program(state: TrainState, batch: Tree) -> tuple[TrainState, StepMetrics]:
-            sums, metrics = summed_gradients(self._task, widths, state.params, state.batch_stats, batch)
+            sums, metrics = summed_gradients(
+                self._task, widths, state.params, state.batch_stats, batch, self._accumulate_steps
+            )
             state, norms = update(state, sums)
             return state, StepMetrics(jax.lax.psum(metrics, DATA), **norms)
 

@@ -13,7 +13,7 @@ from slimjax import UserError
 from slimjax.analysis.collectives import all_reduces
 from slimjax.training.mesh import group_devices, put_batch
 from slimjax.training.optimizers import decay_mask
-from slimjax.training.state import initial_state
+from slimjax.training.state import Weights, initial_state
 from slimjax.training.step import TrainStep, summed_gradients
 from slimjax.training.switches import Turn, create_switch_rule
 
@@ -37,9 +37,9 @@ def state_on(task, tx, mesh):
     return jax.jit(lambda: initial_state(task.model, tx, 0, 8), out_shardings=replicated)()
 
 
-def run_steps(task, mesh, fused, turns, count=16):
+def run_steps(task, mesh, fused, turns, count=16, **options):
     tx = sgd(task)
-    state, step = state_on(task, tx, mesh), TrainStep(task, tx, mesh, fused)
+    state, step = state_on(task, tx, mesh), TrainStep(task, tx, mesh, fused, **options)
     for turn in turns:
         state, metrics = step(state, put_batch(mesh, digits(count)), turn)
     return jax.device_get((state, metrics))
@@ -155,6 +155,62 @@ def test_eight_devices_agree_with_one_where_batch_norm_spans_them(make_task, tas
             np.testing.assert_allclose(
                 eight_metrics.widths[width].compute()["loss"], metrics.compute()["loss"], rtol=1e-3
             )
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_accumulated_parts_on_one_device_are_what_as_many_devices_compute(task, meshes, fused):
+    """Eight parts one after the other, and eight devices with a part each: batch norms see two images in both."""
+    turns = [Turn(task.model.widths[::-1])]
+    eight, eight_metrics = run_steps(task, meshes[8], fused, turns)
+    one, one_metrics = run_steps(task, meshes[1], fused, turns, accumulate_steps=8)
+    assert_trees_close(one.params, eight.params, rtol=1e-3, atol=1e-5)
+    for width, metrics in eight_metrics.widths.items():
+        for name, value in metrics.compute().items():
+            np.testing.assert_allclose(one_metrics.widths[width].compute()[name], value, rtol=1e-4)
+
+
+def test_accumulated_parts_equal_the_whole_batch_where_batch_norms_are_the_same(task, meshes):
+    """Every part is the same two images, so that its batch norms are those of the whole batch."""
+    same = jax.tree.map(lambda array: np.tile(array[:2], (8, *[1] * (array.ndim - 1))), digits(2))
+    tx, turn = sgd(task), Turn(task.model.widths[::-1])
+    states = []
+    for parts in (1, 4):
+        step = TrainStep(task, tx, meshes[1], True, accumulate_steps=parts)
+        states.append(jax.device_get(step(state_on(task, tx, meshes[1]), put_batch(meshes[1], same), turn)[0]))
+    at_once, in_parts = states
+    assert_trees_close(in_parts.params, at_once.params, rtol=1e-3, atol=1e-5)
+    initial = jax.device_get(state_on(task, tx, meshes[1])).batch_stats
+    # Four times momentum .9 instead of once, towards the same batch statistics.
+    expected = jax.tree.map(lambda old, once: old + (once - old) * (1 - 0.9**4) / 0.1, initial, at_once.batch_stats)
+    assert_trees_close(in_parts.batch_stats, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_accumulating_takes_the_memory_of_a_part(task, meshes, fused):
+    tx, turn = sgd(task), Turn(task.model.widths[::-1])
+    state, batch = state_on(task, tx, meshes[1]), digits(256)
+
+    def temporary_bytes(parts):
+        programs = TrainStep(task, tx, meshes[1], fused, accumulate_steps=parts).compile(state, batch, turn)
+        return max(program.memory_analysis().temp_size_in_bytes for program in programs)
+
+    assert temporary_bytes(8) < temporary_bytes(1) / 4
+
+
+def test_moving_averages_follow_the_weights_with_a_decay_that_begins_low(task, meshes):
+    tx, turn, decay = sgd(task), Turn(task.model.widths[::-1]), 0.25
+    step = TrainStep(task, tx, meshes[1], False, ema_decay=decay)
+    state = jax.jit(lambda: initial_state(task.model, tx, 0, 8, averages=True))()
+    expected = jax.device_get(state.weights)
+    for number in range(3):
+        state, _ = step(state, put_batch(meshes[1], digits(16)), turn)
+        d = min(decay, (1 + number) / (10 + number))
+        new = jax.device_get((state.params, state.batch_stats))
+        old = (expected.params, expected.batch_stats)
+        expected = Weights(*jax.tree.map(lambda a, b, d=d: d * a + (1 - d) * b, old, new))
+    assert_trees_close(jax.device_get(state.weights), expected, rtol=1e-5, atol=1e-6)
+    plain, _ = run_steps(task, meshes[1], False, [turn] * 3)
+    assert_trees_close(jax.device_get(state.params), plain.params, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("group_size", [1, 4])
