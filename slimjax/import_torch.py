@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from slimjax import cli
 from slimjax.configuration import check_keys, let_overrides_win
 from slimjax.errors import UserError
+from slimjax.paths import folder_path
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -41,7 +42,7 @@ def main() -> int:
     # Imported once the flags are known to be good.
     from slimjax.training.importing import import_torch_checkpoint
 
-    return import_torch_checkpoint(config, Path(_CHECKPOINT.value), Path(_WORKDIR.value).expanduser())
+    return import_torch_checkpoint(config, Path(_CHECKPOINT.value), folder_path(_WORKDIR.value, "--workdir"))
 
 
 if __name__ == "__main__":

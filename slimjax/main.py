@@ -11,15 +11,16 @@ On a TPU pod the same command on every host; for processes elsewhere add, to eac
 """
 
 from importlib.resources import files
-from pathlib import Path
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
 from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
+from slimjax.paths import folder_path
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -44,7 +45,9 @@ def main() -> int:
     """Runs the mode that the flags ask for; returns the exit code."""
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the folder for checkpoints and logs, such as --workdir=runs/digits")
-    workdir = Path(_WORKDIR.value).expanduser()
+    if _MODE.value == "train" and flags.FLAGS["checkpoint"].present:
+        raise UserError("--checkpoint is for --mode=eval and calibrate; training goes on from the newest one")
+    workdir = folder_path(_WORKDIR.value, "--workdir")
     config = _config(workdir)
     check_keys(config)
     keep_freed_memory()
@@ -62,7 +65,7 @@ def main() -> int:
         }[_MODE.value]()
 
 
-def _config(workdir: Path) -> ConfigDict:
+def _config(workdir: epath.Path) -> ConfigDict:
     """The configuration of the flags; a trained workdir brings its own where --config is not given."""
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     if _MODE.value != "train" and not cli.config_is_given():

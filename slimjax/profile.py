@@ -24,7 +24,7 @@ from slimjax import cli
 from slimjax.allocator import keep_freed_memory
 from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
-from slimjax.paths import check_writable
+from slimjax.paths import check_writable, folder_path
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _config() -> ConfigDict:
         return _CONFIG.value
     if cli.config_is_given():
         raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
-    return config_of_run(Path(_WORKDIR.value).expanduser(), "latest", overrides)
+    return config_of_run(folder_path(_WORKDIR.value, "--workdir"), "latest", overrides)
 
 
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
@@ -111,7 +111,7 @@ def _num_classes(config: ConfigDict) -> int:
         # Imported late, since orbax takes seconds.
         from slimjax.training.checkpoints import Checkpoints
 
-        checkpoints = Checkpoints(Path(_WORKDIR.value).expanduser())
+        checkpoints = Checkpoints(folder_path(_WORKDIR.value, "--workdir"))
         return checkpoints.description(checkpoints.find("latest")).num_classes
     from slimjax.tasks.classification.data import count_classes
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
@@ -14,7 +15,7 @@ from slimjax.training.optimizers import check_optimizer, create_optimizer, decay
 from slimjax.training.state import Weights, state_of
 
 
-def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: Path) -> int:
+def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: epath.Path) -> int:
     """Saves a PyTorch checkpoint as what a run of the configuration would have saved before its first step.
 
     It is a whole checkpoint, so a run in the workdir goes on from it. The data set is not opened.

@@ -52,6 +52,7 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
       UserError: if the workdir's checkpoints do not fit, or a loss stops being finite.
     """
     leads = jax.process_index() == 0
+    run.checkpoints.claim()
     start, end = max(run.checkpoints.steps(), default=0), run.rule.num_steps
     with Progress(enabled=leads) as progress:
         evaluate = Evaluator(run.task, run.mesh, progress)
@@ -145,8 +146,10 @@ def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
             progress.say(f"starting from the weights of {run.config.init_from}")
         return state
     state = restored_state(run, start)
-    progress.say(f"resuming {run.workdir} from step {start} of {run.rule.num_steps}")
-    for line in changed_settings(run.checkpoints.description(start), run.config):
+    stored = run.checkpoints.description(start)
+    seen = f"{stored.examples_seen:,} images seen"
+    progress.say(f"resuming {run.workdir} from step {start} of {run.rule.num_steps}, {seen}")
+    for line in changed_settings(stored, run.config):
         progress.say(f"  changed since: {line}")
     return state
 

@@ -1,10 +1,10 @@
 """What the command line does: train, evaluate, calibrate."""
 
-import shutil
 from itertools import islice
-from pathlib import Path
 
 import jax
+from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from slimjax.analysis.tables import print_table, width_table
@@ -20,7 +20,7 @@ from slimjax.training.step_trace import parse_steps
 CALIBRATED = "calibrated"
 
 
-def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -> int:
+def train(config: ConfigDict, workdir: epath.Path, profile_steps: str | None = None) -> int:
     """Trains, or resumes, and prints every width's figures; returns the exit code.
 
     Args:
@@ -46,13 +46,12 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         _print_figures(run, outcome.figures)
         if _leads():
             print(f"checkpoints: {run.checkpoints.directory}")
-            logs = workdir.absolute()
-            print(f"logs: {logs / JSON_LINES} and {logs / TENSORBOARD} (tensorboard --logdir {workdir})")
+            print(f"logs: {workdir / JSON_LINES} and {workdir / TENSORBOARD} (tensorboard --logdir {workdir})")
     run.checkpoints.close()
     return outcome.exit_code
 
 
-def evaluate(config: ConfigDict, workdir: Path, which: str) -> int:
+def evaluate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
     """Evaluates a checkpoint at every width and prints its figures."""
     run = create_run(config, workdir)
     step, weights = trained_weights(run, which)
@@ -62,7 +61,7 @@ def evaluate(config: ConfigDict, workdir: Path, which: str) -> int:
     return 0
 
 
-def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
+def calibrate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
     """Recomputes a checkpoint's batch-norm statistics per width into a workdir of its own, `<workdir>/calibrated`.
 
     What an earlier calibration has left there is replaced. The result is described as the checkpoint was: how it is
@@ -81,7 +80,11 @@ def calibrate(config: ConfigDict, workdir: Path, which: str) -> int:
         with progress.announced("evaluating"):
             figures = Evaluator(run.task, run.mesh, progress)(weights.params, statistics)
     target = Checkpoints(workdir / CALIBRATED)
-    shutil.rmtree(target.directory, ignore_errors=True)
+    target.claim()
+    if _leads() and target.directory.exists():
+        target.directory.rmtree()
+    # Nobody may write before what was there is gone.
+    multihost_utils.sync_global_devices("an earlier calibration is removed")
     target.save(state.with_statistics(statistics), description, figures, run.task.best_figure)
     target.close()
     _print_figures(run, figures)

@@ -4,20 +4,29 @@ import math
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
-from pathlib import Path
 
 import jax
 import optax
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
 from slimjax.nn.plans import check_widths
 from slimjax.nn.tracing import abstract_variables
+from slimjax.paths import folder_path
 from slimjax.tasks.classification.task import create_task
 from slimjax.tasks.task import Task
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
-from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, check_platform, data_mesh, group_devices
+from slimjax.training.mesh import (
+    DATA,
+    REPLICATED,
+    check_batch_size,
+    check_platform,
+    data_mesh,
+    group_devices,
+    platform_of,
+)
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
 from slimjax.training.processes import check_is_connected
 from slimjax.training.schedules import create_schedule, duration
@@ -59,7 +68,7 @@ class Run:
     """
 
     config: ConfigDict
-    workdir: Path
+    workdir: epath.Path
     task: Task
     mesh: Mesh
     rule: SwitchRule
@@ -79,7 +88,7 @@ class Run:
         return describe(self.config, self.num_classes, step)
 
 
-def create_run(config: ConfigDict, workdir: Path) -> Run:
+def create_run(config: ConfigDict, workdir: epath.Path) -> Run:
     """Builds a run.
 
     Raises:
@@ -166,7 +175,7 @@ def _is_fused(config: ConfigDict, mesh: Mesh) -> bool:
     """Whether the step is one program. `auto`: on accelerators, unless the widths are drawn at random."""
     choices = {"fused": True, "per_width": False}
     if config.step_programs == "auto":
-        return mesh.devices.flat[0].platform != "cpu" and config.switch_rule != "sandwich"
+        return platform_of(mesh) != "cpu" and config.switch_rule != "sandwich"
     if config.step_programs not in choices:
         raise UserError(f"step_programs={config.step_programs!r} is unknown; choose one of auto, {', '.join(choices)}")
     return choices[config.step_programs]
@@ -212,7 +221,7 @@ def _check_freezable(config: ConfigDict, task: Task) -> None:
         )
 
 
-def check_start(config: ConfigDict, workdir: Path) -> None:
+def check_start(config: ConfigDict, workdir: epath.Path) -> None:
     """UserError if a run in a new workdir is to start from weights that are not there."""
     if config.init_from and not Checkpoints(workdir).steps():
         try:
@@ -222,7 +231,7 @@ def check_start(config: ConfigDict, workdir: Path) -> None:
 
 
 def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:
-    return Checkpoints(Path(config.init_from).expanduser())
+    return Checkpoints(folder_path(config.init_from, "config.init_from"))
 
 
 def _other_weights(run: Run) -> Weights:

@@ -1,11 +1,11 @@
 """A trace of some training steps, for XProf and TensorBoard's profiler."""
 
 import re
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+from etils import epath
 
 from slimjax.errors import UserError
 from slimjax.training.progress import Progress
@@ -22,7 +22,7 @@ def parse_steps(text: str) -> range:
 class StepTrace:
     """Starts and ends the trace as the steps come by; what happens on the host between them is in it too."""
 
-    def __init__(self, steps: range, directory: Path, progress: Progress) -> None:
+    def __init__(self, steps: range, directory: epath.Path, progress: Progress) -> None:
         """Traces nothing yet.
 
         Args:

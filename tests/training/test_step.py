@@ -130,8 +130,8 @@ def test_one_step_is_algorithm_1_with_one_update(network, meshes, fused):
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-4)
 
 
-def test_widths_that_do_not_run_change_nothing_of_their_own(make_task, meshes):
-    """Three steps of the sandwich rule as one program, which never hears of the absent widths, and as one a width."""
+def test_the_sandwich_rule_in_one_program_equals_one_program_a_width(make_task, meshes):
+    """The fused program of a turn never hears of its absent widths; the others are told that they have done nothing."""
     task = make_task(widths=(0.25, 0.5, 0.75, 1.0))
     turns = [Turn((1.0, 0.5, 0.25)), Turn((1.0, 0.75, 0.25)), Turn((1.0, 0.5, 0.25))]
     fused, _ = run_steps(task, meshes[1], True, turns)
