@@ -130,13 +130,15 @@ def create_run(config: ConfigDict, workdir: epath.Path) -> Run:
 
 def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
     """Builds once, for any length of an epoch, what can be wrong before the data set is opened, which takes seconds."""
-    steps_per_epoch, num_steps = 1.0, _num_steps(config, steps_per_epoch=1e9)
+    # Epochs of any length: so short that no warm-up is too long, and so long that nothing comes to less than a step.
+    steps_per_epoch, long_epoch = 1.0, 1e9
+    num_steps = _num_steps(config, long_epoch)
     _check_ranges(config)
     create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
     check_optimizer(config.optimizer)
     create_switch_rule(config.switch_rule, check_widths(config.model.widths), num_steps, config.seed)
     _is_fused(config, mesh)
-    _cadence(config, num_steps, steps_per_epoch)
+    _cadence(config, num_steps, long_epoch)
 
 
 def _check_ranges(config: ConfigDict) -> None:

@@ -227,6 +227,16 @@ def test_statistics_stay_within_a_group_of_devices(make_task, task, meshes, grou
     assert_trees_close(state.batch_stats, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_gradients_go_through_the_statistics_of_a_group(make_task, meshes):
+    """Groups of four devices with two images each, against halves of eight images that one device takes in turn."""
+    grouped = make_task(batch_norm_axis="data", batch_norm_groups=group_devices(8, 4))
+    alone = make_task()
+    turn = Turn((1.0,))
+    state, _ = run_steps(grouped, meshes[8], True, [turn])
+    expected, _ = run_steps(alone, meshes[1], True, [turn], accumulate_steps=2)
+    assert_trees_close(state.params, expected.params, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_parameters_cross_the_wire_once_whatever_the_number_of_widths(make_task, meshes, fused):
     for widths in [(1.0,), (0.25, 0.5, 1.0), (0.25, 0.35, 0.5, 0.75, 1.0)]:
