@@ -14,6 +14,7 @@ images that the hosts have to deliver. Neither data nor a TPU is needed, but for
 
 import sys
 from contextlib import nullcontext
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ def main() -> int:
 
     prepare_process(_TOPOLOGY.value)
     cli.use_compilation_cache()
-    _print(_report(config))
+    _print(_report(config, _TOPOLOGY.value))
     return 0
 
 
@@ -82,27 +83,25 @@ def _check_pipeline() -> None:
         raise UserError(f"--host_cores={_HOST_CORES.value} says nothing alone; give --host_images_per_second too")
 
 
-def _report(config: ConfigDict) -> "PlanReport":
+def _report(config: ConfigDict, topology_name: str) -> "PlanReport":
+    from slimjax.analysis.cost_cache import CostCache
     from slimjax.analysis.plan_report import Pipeline, PlanReport
     from slimjax.analysis.topologies import find_topology
     from slimjax.training.planning import costliest_turn, find_largest_batch, step_cost, training_without_data
     from slimjax.training.progress import Progress
     from slimjax.versions import package_versions
 
-    topology = find_topology(_TOPOLOGY.value, _MEMORY_GB.value)
+    topology = find_topology(topology_name, _MEMORY_GB.value)
     # Once with any number of classes, since finding theirs may take seconds.
     training_without_data(config, topology.devices, 1)
     training = training_without_data(config, topology.devices, cli.num_classes(config, _NUM_CLASSES.value))
     turn, model, largest = costliest_turn(training.rule), training.task.model, None
+    cache = CostCache.in_place_of_jax(topology.name) if topology.chip else None
     with Progress() as progress:
-        cost = step_cost(training, turn, config.batch_size, progress)
+        cost_of = partial(step_cost, training, turn, progress=progress, cache=cache)
+        cost = cost_of(config.batch_size)
         if _FIND_BATCH_SIZE.value:
-            largest = find_largest_batch(
-                cost,
-                lambda batch_size: step_cost(training, turn, batch_size, progress),
-                topology.memory_bytes,
-                len(topology.devices),
-            )
+            largest = find_largest_batch(cost, cost_of, topology.memory_bytes, len(topology.devices))
     return PlanReport(
         model=config.model.name,
         widths=turn.widths,

@@ -11,15 +11,13 @@ Peak, bandwidth and memory of a chip, in the words of Google's documentation (re
 - v6e (Trillium): 918 TFLOPs bf16, 32 GB at 1,640 GBps, 2D slices of at most 256 chips
   (https://cloud.google.com/tpu/docs/v6e; a newer version of the page says 1,600 GBps)
 
-A GB of memory there is 2**30 bytes, as the compiler counts it. It keeps a part of it for itself: what it lets a program
-have is what it says of one that is too large ("Used 60.00G of 15.75G hbm"), asked of libtpu for every chip here.
+A GB of memory there is 2**30 bytes, as the compiler counts it. A part of it is reserved: what programs may have is what
+libtpu 0.0.42 said of one that is too large, for each chip here ("exceeds available HBM (15.75G)").
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Chip:
     Attributes:
       name: as topologies begin.
       flops_per_second: peak, of bfloat16 products.
-      hbm_bytes: memory.
-      usable_bytes: what the compiler lets programs have of it.
+      hbm_gib: memory, as published.
+      usable_gib: what programs may have.
       hbm_bytes_per_second: peak bandwidth of the memory.
       is_slice: whether chips come in a shape.
       slices: which those are, for people.
@@ -39,12 +37,17 @@ class Chip:
 
     name: str
     flops_per_second: float
-    hbm_bytes: int
-    usable_bytes: int
+    hbm_gib: float
+    usable_gib: float
     hbm_bytes_per_second: float
     is_slice: Callable[[tuple[int, ...]], bool]
     slices: str
     config_name: str
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory that programs may have."""
+        return int(self.usable_gib * 2**30)
 
 
 _FLAT = {(1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)}
@@ -69,10 +72,10 @@ _CUBOID_TEXT = "2x2x1, 2x2x2, 2x2x4, 2x4x4, or multiples of 4 as in 4x4x8, up to
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 32 * GIB, 32 * GIB, 1200e9, _is_cuboid(4096), _CUBOID_TEXT.format("4,096"), "megacore"),
-        Chip("v5e", 197e12, 16 * GIB, 16 * GIB, 819e9, _is_flat, _FLAT_TEXT, "default"),
-        Chip("v5p", 459e12, 95 * GIB, 95 * GIB, 2765e9, _is_cuboid(6144), _CUBOID_TEXT.format("6,144"), "megacore"),
-        Chip("v6e", 918e12, 32 * GIB, 32 * GIB, 1640e9, _is_flat, _FLAT_TEXT, "default"),
+        Chip("v4", 275e12, 32, 30.75, 1200e9, _is_cuboid(4096), _CUBOID_TEXT.format("4,096"), "megacore"),
+        Chip("v5e", 197e12, 16, 15.75, 819e9, _is_flat, _FLAT_TEXT, "default"),
+        Chip("v5p", 459e12, 95, 95.74, 2765e9, _is_cuboid(6144), _CUBOID_TEXT.format("6,144"), "megacore"),
+        Chip("v6e", 918e12, 32, 31.25, 1640e9, _is_flat, _FLAT_TEXT, "default"),
     )
 }
 

@@ -1,4 +1,4 @@
-"""What compiled programs cost on each device, as XLA counts it: memory, operations, bytes, and what devices exchange."""
+"""What compiled programs cost on each device, as XLA counts it: memory, operations, bytes, and sums over devices."""
 
 import math
 import re
@@ -8,8 +8,12 @@ from typing import Any
 import jax
 
 from slimjax.analysis.collectives import all_reduces
+from slimjax.errors import UserError
 
-_OUT_OF_MEMORY = re.compile(r"Used (?P<size>[0-9.]+)(?P<unit>[KMGT]?) of [0-9.]+[KMGT]? hbm")
+_OUT_OF_MEMORY = re.compile(
+    r"Ran out of memory .*?(Used |\()(?P<size>[0-9.]+)(?P<unit>[KMGT]?)(\) exceeds available| of [0-9.]+[KMGT]?) hbm",
+    re.IGNORECASE,
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -87,15 +91,17 @@ class StepCost:
         return self.refused_bytes is None and self.peak_bytes <= memory_bytes
 
 
-def program_cost(name: str, program: jax.stages.Compiled, beside: Any) -> ProgramCost:
+def program_cost(name: str, program: jax.stages.Compiled, beside_bytes: int) -> ProgramCost:
     """What XLA says of a compiled program.
 
     Args:
       name: what it does.
       program: the program.
-      beside: shapes, with shardings, of what is alive meanwhile without being an argument.
+      beside_bytes: of what is alive meanwhile without being an argument.
     """
     memory, cost = program.memory_analysis(), program.cost_analysis()
+    if memory is None or cost is None:
+        raise UserError(f"this version of JAX does not say what programs cost on {name!r}; take one of 0.10 to 0.12")
     reduced = all_reduces([program])
     return ProgramCost(
         name=name,
@@ -103,7 +109,7 @@ def program_cost(name: str, program: jax.stages.Compiled, beside: Any) -> Progra
         temporary_bytes=memory.temp_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
         aliased_bytes=memory.alias_size_in_bytes,
-        beside_bytes=bytes_on_device(beside),
+        beside_bytes=beside_bytes,
         flops=cost.get("flops", 0.0),
         accessed_bytes=cost.get("bytes accessed", 0.0),
         all_reduces=reduced.count,

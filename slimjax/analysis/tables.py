@@ -50,8 +50,8 @@ def print_plan(report: PlanReport, file: TextIO) -> None:
     devices, widths = len(topology.devices), ", ".join(f"{width:g}" for width in report.widths)
     print(f"{report.model}: {report.num_classes} classes, {size} pixels, {report.dtype}, widths {widths}", file=file)
     print(
-        f"a step of {batch_size:,} images on {topology.name}: {batch_size // devices:,} on each of {devices} devices of "
-        f"{topology.num_hosts} {'host' if topology.num_hosts == 1 else 'hosts'}, step_programs={report.step_programs}",
+        f"a step of {batch_size:,} images on {topology.name}, {batch_size // devices:,} on each of {devices} devices; "
+        f"hosts: {topology.num_hosts}; step_programs={report.step_programs}",
         file=file,
     )
     if report.cost.programs:
@@ -133,11 +133,8 @@ def _plan_lines(report: PlanReport) -> Iterator[tuple[str, str]]:
         yield "largest batch", _largest_batch_text(report.largest_batch, len(report.topology.devices))
     limits = report.limits
     if limits and chip:
-        yield (
-            "compute-bound limit",
-            f"{limits.compute_ms:,.2f} ms, at {chip.flops_per_second / 1e12:g} TFLOP/s bfloat16",
-        )
-        bandwidth = f"{chip.hbm_bytes_per_second / 1e9:,g} GB/s"
+        peak, bandwidth = f"{chip.flops_per_second / 1e12:g} TFLOP/s", f"{chip.hbm_bytes_per_second / 1e9:g} GB/s"
+        yield "compute-bound limit", f"{limits.compute_ms:,.2f} ms, at {peak} of bfloat16"
         yield "bandwidth-bound limit", f"{limits.bandwidth_ms:,.2f} ms, at {bandwidth} of memory bandwidth"
         of_limit = f"{limits.images_per_second:,.0f} images/s on all devices"
         yield "limited by", f"{limits.bound_by}: no step is faster, which is {of_limit}"

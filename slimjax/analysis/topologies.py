@@ -16,6 +16,18 @@ from slimjax.errors import UserError
 MOST_FAKE_DEVICES = 512
 _FAKE_DEVICES = "--xla_force_host_platform_device_count"
 
+_COMPILING_ONLY = {
+    # libtpu is loaded as a compiler: it takes no TPU, so that another process may have one, or have left its lock file.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    # It is not to look for the TPU that this machine may be part of, and to complain that it is none.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+"""Variables for libtpu, unless they are set."""
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -105,10 +117,12 @@ def _fake_devices(name: str, count: int) -> Sequence[jax.Device]:
 def _tpu_devices(name: str, shape: tuple[int, ...], chip: Chip) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
-    # A TPU is neither needed nor touched: no lock on it, and nobody to ask which it is.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for variable, value in _COMPILING_ONLY.items():
+        os.environ.setdefault(variable, value)
+    # Hosts have 4 chips (or 1, of a slice of 1), as Cloud TPU's machines for training have.
+    on_host = tuple(min(2, size) for size in shape[:2])
+    options = {"chip_config_name": chip.config_name, "chips_per_host_bounds": (*on_host, 1)}
     try:
-        return topologies.get_topology_desc(name, "tpu", chip_config_name=chip.config_name).devices
+        return topologies.get_topology_desc(name, "tpu", **options).devices
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--topology={name!r}: {' '.join(str(error).split())[:300]}") from error

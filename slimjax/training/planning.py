@@ -7,8 +7,9 @@ import jax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
+from slimjax.analysis.cost_cache import CostCache
 from slimjax.analysis.plan_report import LargestBatch
-from slimjax.analysis.program_costs import StepCost, program_cost, refused_bytes
+from slimjax.analysis.program_costs import ProgramCost, StepCost, bytes_on_device, program_cost, refused_bytes
 from slimjax.compilation import compile_all
 from slimjax.tasks.classification.data import DatasetInfo
 from slimjax.training.mesh import SPLIT, data_mesh, platform_of
@@ -51,7 +52,9 @@ def costliest_turn(rule: SwitchRule) -> Turn:
     return max(map(rule.turn, steps), key=lambda turn: sum(turn.widths))
 
 
-def step_cost(training: Training, turn: Turn, batch_size: int, progress: Progress) -> StepCost:
+def step_cost(
+    training: Training, turn: Turn, batch_size: int, progress: Progress, cache: CostCache | None = None
+) -> StepCost:
     """Compiles a turn's programs for a batch size, and says what they cost on each device.
 
     Args:
@@ -59,6 +62,7 @@ def step_cost(training: Training, turn: Turn, batch_size: int, progress: Progres
       turn: the widths of the step.
       batch_size: images over all devices; need not be the configuration's.
       progress: told of every program, since each can take minutes.
+      cache: of costs that are known from earlier.
     """
     state, sharding = state_shapes(training), NamedSharding(training.mesh, SPLIT)
     batch = {
@@ -66,24 +70,30 @@ def step_cost(training: Training, turn: Turn, batch_size: int, progress: Progres
         for name, leaf in training.task.batch_shapes(batch_size).items()
     }
     lowered = training.train_step.lower(state, batch, turn)
-    beside = training.train_step.alive_beside(state, batch, turn)
+    alive = map(bytes_on_device, training.train_step.alive_beside(state, batch, turn))
+    beside = dict(zip(lowered, alive, strict=True))
     numbers = {name: number for number, name in enumerate(lowered, start=1)}
 
-    def compiled(name: str) -> jax.stages.Compiled:
-        what = f"batch {batch_size}: compiling program {numbers[name]} of {len(lowered)} ({name})"
-        with progress.announced(what):
-            return lowered[name].compile()
+    def cost_of(name: str) -> ProgramCost:
+        program, what = lowered[name], f"batch {batch_size}: program {numbers[name]} of {len(lowered)} ({name})"
+        if cache and (known := cache.find(program, name, beside[name])):
+            progress.say(f"{what}: known from earlier")
+            return known
+        with progress.announced(f"{what}: compiling"):
+            cost = program_cost(name, program.compile(), beside[name])
+        if cache:
+            cache.keep(program, cost)
+        return cost
 
     try:
-        programs = compile_all(platform_of(training.mesh), compiled, lowered)
+        costs = compile_all(platform_of(training.mesh), cost_of, lowered)
     except jax.errors.JaxRuntimeError as error:
         needed = refused_bytes(error)
         if needed is None:
             raise
         progress.say(f"batch {batch_size}: the compiler refuses it, for it would take {needed / 1e9:.2f} GB")
         return StepCost(batch_size, (), needed)
-    costs = map(program_cost, programs, programs.values(), beside)
-    return StepCost(batch_size, tuple(costs))
+    return StepCost(batch_size, tuple(costs.values()))
 
 
 def find_largest_batch(
