@@ -28,6 +28,7 @@ class ProgramCost:
       output_bytes: of its outputs.
       aliased_bytes: of those outputs that take the place of arguments.
       beside_bytes: that are alive meanwhile without being its arguments.
+      code_bytes: of the program itself; it stays on the device between runs.
       flops: floating-point operations; a multiply-add is two.
       accessed_bytes: read and written by the program's operations.
       all_reduces: operations that sum over devices.
@@ -40,6 +41,7 @@ class ProgramCost:
     output_bytes: int
     aliased_bytes: int
     beside_bytes: int
+    code_bytes: int
     flops: float
     accessed_bytes: float
     all_reduces: int
@@ -47,7 +49,7 @@ class ProgramCost:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that is taken while it runs."""
+        """The most memory that arrays take while it runs."""
         new_bytes = self.temporary_bytes + self.output_bytes - self.aliased_bytes
         return self.argument_bytes + new_bytes + self.beside_bytes
 
@@ -68,8 +70,13 @@ class StepCost:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that is taken at any time."""
-        return self.refused_bytes or max(program.peak_bytes for program in self.programs)
+        """The most memory that is taken at any time, by arrays and all programs' code."""
+        return self.refused_bytes or max(program.peak_bytes for program in self.programs) + self.code_bytes
+
+    @property
+    def code_bytes(self) -> int:
+        """Of all programs."""
+        return sum(program.code_bytes for program in self.programs)
 
     @property
     def flops(self) -> float:
@@ -110,6 +117,7 @@ def program_cost(name: str, program: jax.stages.Compiled, beside_bytes: int) -> 
         output_bytes=memory.output_size_in_bytes,
         aliased_bytes=memory.alias_size_in_bytes,
         beside_bytes=beside_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
         flops=cost.get("flops", 0.0),
         accessed_bytes=cost.get("bytes accessed", 0.0),
         all_reduces=reduced.count,

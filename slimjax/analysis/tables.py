@@ -104,8 +104,8 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
 
 
 def _cost_table(cost: StepCost) -> Table:
-    headers = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "GFLOP", "accessed", "all-reduced")
-    table = _table("on each device", *headers, left=1)
+    sizes = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
+    table = _table("on each device", *sizes, "GFLOP", "accessed", "all-reduced", left=1)
     for program in cost.programs:
         sizes = (
             program.argument_bytes,
@@ -114,12 +114,13 @@ def _cost_table(cost: StepCost) -> Table:
             program.aliased_bytes,
             program.beside_bytes,
             program.peak_bytes,
+            program.code_bytes,
         )
         moved = map(_megabytes, (program.accessed_bytes, program.all_reduced_bytes))
         table.add_row(program.name, *map(_megabytes, sizes), f"{program.flops / 1e9:,.2f}", *moved)
-    if len(cost.programs) > 1:
-        moved = map(_megabytes, (cost.accessed_bytes, cost.all_reduced_bytes))
-        table.add_row("step", *[""] * 5, _megabytes(cost.peak_bytes), f"{cost.flops / 1e9:,.2f}", *moved)
+    moved = map(_megabytes, (cost.accessed_bytes, cost.all_reduced_bytes))
+    code, flops = _megabytes(cost.code_bytes), f"{cost.flops / 1e9:,.2f}"
+    table.add_row("step", *[""] * 5, _megabytes(cost.peak_bytes), code, flops, *moved)
     return table
 
 
@@ -135,9 +136,8 @@ def _plan_lines(report: PlanReport) -> Iterator[tuple[str, str]]:
     if limits and chip:
         peak, bandwidth = f"{chip.flops_per_second / 1e12:g} TFLOP/s", f"{chip.hbm_bytes_per_second / 1e9:g} GB/s"
         yield "compute-bound limit", f"{limits.compute_ms:,.2f} ms, at {peak} of bfloat16"
-        yield "bandwidth-bound limit", f"{limits.bandwidth_ms:,.2f} ms, at {bandwidth} of memory bandwidth"
-        of_limit = f"{limits.images_per_second:,.0f} images/s on all devices"
-        yield "limited by", f"{limits.bound_by}: no step is faster, which is {of_limit}"
+        yield "bandwidth-bound limit", f"{limits.bandwidth_ms:,.2f} ms, at {bandwidth}, by XLA's count of bytes"
+        yield "limited by", f"{limits.bound_by}: at most {limits.images_per_second:,.0f} images/s on all devices"
     elif chip is None:
         yield "step time", f"no limits: the peak of {report.topology.name} is not published"
     yield "input pipeline", _pipeline_text(report.pipeline, report.host_images_per_second)
