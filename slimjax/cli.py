@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from slimjax.configuration import known_keys
 from slimjax.errors import UserError, did_you_mean
@@ -45,6 +46,19 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "slimjax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def num_classes(config: ConfigDict, given: int | None) -> int:
+    """Outputs of the classifier: those given by --num_classes, or those of the data set, whose files are not needed."""
+    if given is not None:
+        return given
+    # Imported late, since what tfds knows of a data set takes seconds.
+    from slimjax.tasks.classification.data import count_classes
+
+    try:
+        return count_classes(config.dataset)
+    except UserError as error:
+        raise UserError(f"{error}; or give --num_classes") from error
 
 
 def config_is_given() -> bool:

@@ -91,34 +91,30 @@ def _config() -> ConfigDict:
 
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
     """The network, once nothing is known to be in the way of counting and timing it."""
+    import jax
+
     from slimjax.analysis.latency import check_measurable
     from slimjax.analysis.profile import profile_width
     from slimjax.tasks.classification.task import create_network
 
     # With any number of classes, since finding theirs may take seconds.
-    model = create_network(config, num_classes=1)
+    platform = jax.default_backend()
+    model = create_network(config, 1, platform)
     profile_width(model, model.widths[-1], image_size)
     for batch_size in batch_sizes:
         check_measurable(model, image_size, batch_size, _REPEATS.value)
-    return create_network(config, _num_classes(config))
+    return create_network(config, _num_classes(config), platform)
 
 
 def _num_classes(config: ConfigDict) -> int:
     """Of the flag, the trained run or the data set, in this order."""
-    if _NUM_CLASSES.value is not None:
-        return _NUM_CLASSES.value
-    if _WORKDIR.value:
+    if _WORKDIR.value and _NUM_CLASSES.value is None:
         # Imported late, since orbax takes seconds.
         from slimjax.training.checkpoints import Checkpoints
 
         checkpoints = Checkpoints(folder_path(_WORKDIR.value, "--workdir"))
         return checkpoints.description(checkpoints.find("latest")).num_classes
-    from slimjax.tasks.classification.data import count_classes
-
-    try:
-        return count_classes(config.dataset)
-    except UserError as error:
-        raise UserError(f"{error}; or give --num_classes") from error
+    return cli.num_classes(config, _NUM_CLASSES.value)
 
 
 def _report(config: ConfigDict, model: "SlimmableNetwork", image_size: int, batch_sizes: list[int]) -> "ProfileReport":

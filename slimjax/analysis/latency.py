@@ -1,7 +1,6 @@
 """How long a forward pass takes on this machine: of every width, and of every layer run alone."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax.analysis.machine import memory_bytes
 from slimjax.analysis.profile import profile_width
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
@@ -190,6 +190,4 @@ def _memory_bytes() -> float:
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return limit
-    if jax.default_backend() == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return math.inf
+    return memory_bytes() if jax.default_backend() == "cpu" else math.inf

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -38,9 +39,9 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: epath.Path)
     check_writable(workdir, "--workdir")
     check_optimizer(config.optimizer)
     # Once with any number of classes: a mistake in the model shows before the file is read.
-    create_network(config, num_classes=1)
+    create_network(config, 1, jax.default_backend())
     arrays = read_state_dict(path)
-    model = create_network(config, num_classes_in(arrays, str(path)))
+    model = create_network(config, num_classes_in(arrays, str(path)), jax.default_backend())
     variables = variables_of(model, arrays, str(path))
     # What an optimiser keeps does not depend on the schedule, whose length only the data set tells.
     tx = create_optimizer(config.optimizer, lambda step: config.learning_rate, decay_mask(model))

@@ -1,5 +1,6 @@
 """Devices: one mesh with a single axis `data`, over which batches are split and everything else is replicated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(DATA)
 
 
-def data_mesh() -> Mesh:
-    """All devices of all hosts along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices along the axis `data`: the given ones, or all of all hosts."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def platform_of(mesh: Mesh) -> str:

@@ -273,6 +273,48 @@ class TrainStep:
             )
         return [self._compiled[key] for key in keys]
 
+    def lower(self, state: TrainState, batch: Tree, turn: Turn) -> dict[str, jax.stages.Lowered]:
+        """The programs of a turn before they are compiled, by what they do, in the order in which they run.
+
+        Args:
+          state: shapes of a state.
+          batch: shapes of a global batch.
+          turn: whose programs.
+        """
+        programs = {}
+        for key in self._keys(turn):
+            kind, widths, _ = key
+            programs[f"width {widths[0]:g}" if kind in ("first", "next") else kind] = self._lower(
+                key, turn, state, batch
+            )
+        return programs
+
+    def alive_beside(self, state: TrainState, batch: Tree, turn: Turn) -> list[Tree]:
+        """Shapes of what a step keeps on its devices beside the arguments of each program of a turn.
+
+        Args:
+          state: shapes of a state, with shardings.
+          batch: shapes of a global batch, with shardings.
+          turn: whose programs.
+
+        Returns:
+          Trees of shapes with shardings, in the order of the programs.
+        """
+        if self.fused:
+            return [()]
+        params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+        idle = [width for width in self._task.model.widths if width not in turn.widths]
+        beside: list[Tree] = []
+        for number, width in enumerate(turn.widths):
+            read = self._parts.read_by(width, params), self._parts.read_by(width, batch_stats, own_only=number > 0)
+            unread = [
+                {path: leaf for path, leaf in arrays.items() if path not in taken}
+                for arrays, taken in zip((params, batch_stats), read, strict=True)
+            ]
+            handed_on = [self._stacked(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
+            beside.append((state.step, state.opt_state, unread, handed_on))
+        return [*beside, batch]
+
     def _keys(self, turn: Turn) -> list[ProgramKey]:
         if self.fused:
             return [("fused", turn.widths, turn.stage)]
@@ -377,8 +419,10 @@ class TrainStep:
     def _stacked(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
         """Shapes of a part of the sums as it travels between programs: every device's own along a leading axis."""
         sums = LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
-        count = self._mesh.size
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), sums)
+        count, sharding = self._mesh.size, NamedSharding(self._mesh, SPLIT)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=sharding), sums
+        )
 
     def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
         """What a width that does not run hands on, so that one program updates after whatever widths have run."""
