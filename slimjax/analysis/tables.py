@@ -127,7 +127,7 @@ def _cost_table(cost: StepCost) -> Table:
 def _plan_lines(report: PlanReport) -> Iterator[tuple[str, str]]:
     """What follows from a plan's figures: names and texts."""
     cost, memory, chip = report.cost, report.topology.memory_bytes, report.topology.chip
-    share = f"{_gigabytes(cost.peak_bytes)} of {_gigabytes(memory)} on each device, {cost.peak_bytes / memory:.1%}"
+    share = f"{_memory(cost.peak_bytes)} of {_memory(memory)} on each device, {cost.peak_bytes / memory:.1%}"
     refusal = "" if cost.programs else "; the compiler refuses it"
     yield "memory", f"{share}: {'fits' if report.fits else f'does not fit{refusal}'}"
     if report.largest_batch:
@@ -144,10 +144,10 @@ def _plan_lines(report: PlanReport) -> Iterator[tuple[str, str]]:
 
 
 def _largest_batch_text(largest: LargestBatch, devices: int) -> str:
-    refused = f"{largest.next_batch_size:,} would take {_gigabytes(largest.next_peak_bytes)}"
+    refused = f"{largest.next_batch_size:,} would take {_memory(largest.next_peak_bytes)}"
     if not largest.batch_size:
         return f"none, not even one image a device: {refused}"
-    on_each = f"{largest.batch_size // devices:,} on each device, {_gigabytes(largest.peak_bytes)}"
+    on_each = f"{largest.batch_size // devices:,} on each device, {_memory(largest.peak_bytes)}"
     return f"{largest.batch_size:,} ({on_each}); {refused}"
 
 
@@ -187,8 +187,8 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.2f} MB"
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.2f} GB"
+def _memory(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else _megabytes(size)
 
 
 def _latency_headers(batch_sizes: Iterable[int]) -> list[str]:
