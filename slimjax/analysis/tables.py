@@ -104,8 +104,8 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
 
 
 def _cost_table(cost: StepCost) -> Table:
-    sizes = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
-    table = _table("on each device", *sizes, "GFLOP", "accessed", "all-reduced", left=1)
+    memory = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
+    table = _table("on each device", *memory, "GFLOP", "accessed", "all-reduced", left=1)
     for program in cost.programs:
         sizes = (
             program.argument_bytes,
@@ -116,9 +116,9 @@ def _cost_table(cost: StepCost) -> Table:
             program.peak_bytes,
             program.code_bytes,
         )
-        moved = map(_megabytes, (program.accessed_bytes, program.all_reduced_bytes))
+        moved = [_megabytes(count) for count in (program.accessed_bytes, program.all_reduced_bytes)]
         table.add_row(program.name, *map(_megabytes, sizes), f"{program.flops / 1e9:,.2f}", *moved)
-    moved = map(_megabytes, (cost.accessed_bytes, cost.all_reduced_bytes))
+    moved = [_megabytes(count) for count in (cost.accessed_bytes, cost.all_reduced_bytes)]
     code, flops = _megabytes(cost.code_bytes), f"{cost.flops / 1e9:,.2f}"
     table.add_row("step", *[""] * 5, _megabytes(cost.peak_bytes), code, flops, *moved)
     return table

@@ -14,7 +14,7 @@ from slimjax.training.heartbeat import Heartbeat
 from slimjax.training.metric_writers import MetricWriter, scalars_of
 from slimjax.training.progress import StepProgress, figures_line
 from slimjax.training.run import Run
-from slimjax.training.step import StepMetrics
+from slimjax.training.algorithm import StepMetrics
 from slimjax.training.switches import Turn
 
 

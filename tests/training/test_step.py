@@ -11,10 +11,11 @@ from sklearn.datasets import load_digits
 
 from slimjax import UserError
 from slimjax.analysis.collectives import all_reduces
+from slimjax.training.algorithm import summed_gradients
 from slimjax.training.mesh import group_devices, put_batch
 from slimjax.training.optimizers import decay_mask
 from slimjax.training.state import Weights, initial_state
-from slimjax.training.step import TrainStep, summed_gradients
+from slimjax.training.step import TrainStep
 from slimjax.training.switches import Turn, create_switch_rule
 
 LEARNING_RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-2
