@@ -67,10 +67,20 @@ class MobileNetV2(SlimmableNetwork):
         return WidthPlan(width, tuple(features.items()))
 
     def check_options(self) -> None:
-        """See SlimmableNetwork."""
+        """See SlimmableNetwork; a block that does not expand has as many hidden channels as inputs in every plan."""
         super().check_options()
         if self.tail_bn not in ("shared", "private"):
             raise UserError(f"tail_bn={self.tail_bn!r} is unknown; choose 'shared' or 'private'")
+        for plan in self.resolved_plans():
+            given = plan["stem"]
+            for number, (stage, _) in enumerate(blocks_of(self.stages), start=1):
+                hidden = plan[f"block_{number}_hidden"]
+                if stage.expansion == 1 and hidden != given:
+                    raise UserError(
+                        f"width {plan.width}: block_{number}_hidden={hidden} has to be {given}, its input, as the "
+                        "block does not expand"
+                    )
+                given = plan[f"block_{number}"]
 
     @nn.compact
     def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
