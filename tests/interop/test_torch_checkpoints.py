@@ -17,6 +17,8 @@ WIDTHS_V1, WIDTHS_V2, SHUFFLE = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0), 
 NETWORKS = {
     "mobilenet_v1_tiny": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1), 16),
     "mobilenet_v2_tiny": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2), 16),
+    # At .25 the first block has as many outputs as inputs, and yet no residual.
+    "mobilenet_v2_tiny at .25": ((0.25, 1.0), lambda n: n.mobilenet_v2((0.25, 1.0)), 16),
     "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2), 48),
     "resnet_tiny": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET_TINY_STAGES, stem=(16, 3, 1)), 16),
     "resnet50": ((0.25, 1.0), lambda n: n.resnet((0.25, 1.0), n.RESNET50_STAGES), 64),
