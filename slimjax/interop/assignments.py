@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from slimjax.interop.layouts import Layer, Layout, blocks_of
+from slimjax.interop.state_dicts import StateDict
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import abstract_variables
 
@@ -50,10 +51,10 @@ class Assignment:
             return share, inputs, height, width
         return share, *others
 
-    def convert(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    def convert(self, state: StateDict) -> np.ndarray:
         """The variable, float32 in Flax's order of axes: convolutions [height, width, in, out], dense [in, out]."""
         axes = {"convolution": (2, 3, 1, 0), "dense": (1, 0), "vector": (0,)}[self.kind]
-        turned = [arrays[entry].transpose(axes) for entry in self.entries]
+        turned = [np.asarray(state[entry], np.float32).transpose(axes) for entry in self.entries]
         return np.ascontiguousarray(np.concatenate(turned, axis=-1), np.float32)
 
 

@@ -95,6 +95,12 @@ REFUSED = {
     "empty": (lambda torch: {}, "is not a state_dict: it holds an empty dict"),
     "number": (lambda torch: {"epoch": 3, "weight": torch.zeros(1)}, "epoch is of type int, not a tensor"),
     "name": (lambda torch: {"a\nb": torch.zeros(1)}, r"is not a state_dict: it has the key 'a\\nb'"),
+    "long name": (lambda torch: {f"a.bn.{'1' * 5000}.weight": 3}, r"a.bn.1{50,}\.\.\. is of type int"),
+    "number as name": (lambda torch: {3: torch.zeros(1)}, "it has a key of type int"),
+    "repeated": (
+        lambda torch: {"weight": torch.zeros(1).expand(10**6, 10**6)},
+        "weight has 1000000000000 elements, of which the file holds 1; save a contiguous tensor",
+    ),
     "sparse": (lambda torch: {"weight": torch.zeros(1).to_sparse()}, "weight is a sparse, quantised or complex tensor"),
 }
 
@@ -105,7 +111,23 @@ def test_what_is_no_state_dict_is_refused(networks, tmp_path, what):
     with pytest.raises(UserError, match=message) as caught:
         load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), saved(tmp_path, content(networks.torch)))
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
     assert "trust" not in str(caught.value), "PyTorch's advice to load it unsafely is not passed on"
+
+
+def test_an_entry_is_not_converted_before_its_shape_is_compared(networks, tmp_path):
+    torch, model = networks.torch, create_model("mobilenet_v1_tiny", (0.5, 1.0), 7)
+    state = networks.mobilenet_v1((0.5, 1.0)).state_dict()
+    nowhere = torch.empty(10**6, 10**6, device="meta")
+    for change, message in [
+        ({"classifier.0.weight": nowhere}, r"classifier.0.weight \(1000000, 1000000\) in the file and \(7, 256\)"),
+        ({"extra.weight": nowhere}, "1 unexpected: extra.weight"),
+        ({"classifier.0.weight": nowhere[:7, :256]}, "classifier.0.weight cannot be converted"),
+        ({f"features.0.1.bn.{'9' * 5000}.weight": torch.zeros(1)}, r"1 unexpected: features.0.1.bn.9+\.\.\.\. Build"),
+    ]:
+        with pytest.raises(UserError, match=message) as caught:
+            load_torch_checkpoint(model, saved(tmp_path, state | change))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
