@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from slimjax.interop.layouts import Layer, Layout, blocks_of
+from slimjax.interop.layouts import Layer, Layout, layers_by_block
 from slimjax.interop.state_dicts import StateDict
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import abstract_variables
@@ -82,7 +82,7 @@ def assignments_of(model: SlimmableNetwork, layout: Layout) -> list[Assignment]:
     variables = abstract_variables(model)
     shapes = {path: leaf.shape for path, leaf in flatten_dict(variables).items()}
     assignments = list(_classifier(layout, shapes))
-    for layer in layout.layers(blocks_of(variables["params"])):
+    for layer in layout.layers(layers_by_block(variables["params"])):
         assignments += _kernel(layer, shapes)
         assignments += _norm(layer, layout, shapes)
     if left_out := shapes.keys() - {assignment.path for assignment in assignments}:
@@ -96,7 +96,7 @@ def norms_of(model: SlimmableNetwork, layout: Layout) -> list[Norm]:
     flat = flatten_dict(params, sep="/")
     return [
         Norm(layer.path, layer.norms, private=f"{layer.path}/bn/switch_0/scale" in flat)
-        for layer in layout.layers(blocks_of(params))
+        for layer in layout.layers(layers_by_block(params))
     ]
 
 
