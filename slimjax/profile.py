@@ -91,7 +91,7 @@ def _config() -> ConfigDict:
 
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
     """The network, once nothing is known to be in the way of counting and timing it."""
-    from slimjax.analysis.latency import check_measurable
+    from slimjax.analysis.latency import check_measurable, check_weights_fit
     from slimjax.analysis.profile import profile_width
     from slimjax.tasks.classification.task import create_network
 
@@ -100,7 +100,10 @@ def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "Slim
     profile_width(model, model.widths[-1], image_size)
     for batch_size in batch_sizes:
         check_measurable(model, image_size, batch_size, _REPEATS.value)
-    return create_network(config, _num_classes(config))
+    model = create_network(config, _num_classes(config))
+    if batch_sizes:
+        check_weights_fit(model)
+    return model
 
 
 def _num_classes(config: ConfigDict) -> int:
