@@ -28,6 +28,13 @@ NETWORKS = {
     "mobilenet_v2 of torchvision": ((1.0,), lambda n: n.torchvision_mobilenet_v2(), 48),
 }
 """By model: widths, the PyTorch network, pixels."""
+PUBLISHED = {
+    "mobilenet_v1": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1, n.V1_STAGES, stem_stride=2, classes=1000)),
+    "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2, classes=1000)),
+    "shufflenet": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_STAGES, classes=1000)),
+    "resnet50": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET50_STAGES, classes=1000)),
+}
+"""By model of a published row: its widths and the PyTorch network, of 1000 classes for 224 pixels."""
 
 
 def saved(folder, content):
@@ -60,6 +67,15 @@ def test_logits_are_those_of_the_pytorch_network_at_every_width(networks, tmp_pa
     assert jax.tree.structure(variables) == jax.tree.structure(shapes)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
     assert_same_logits(networks, model, variables, network, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_network_gives_pytorchs_logits_at_full_size(networks, tmp_path, name):
+    widths, build = PUBLISHED[name]
+    network, model = networks.randomised(build(networks), len(widths) - 1), create_model(name, widths, 1000)
+    variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
+    assert_same_logits(networks, model, variables, network, 224)
 
 
 def test_a_private_batch_norm_after_the_tail(networks, tmp_path):
