@@ -14,14 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. "
@@ -41,8 +40,9 @@ def main() -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the folder for checkpoints and logs, such as --workdir=runs/digits")
     workdir = Path(_WORKDIR.value).expanduser()
-    config = _config(workdir)
-    check_keys(config)
+    # A trained workdir brings its own configuration where --config is not given.
+    is_own = _MODE.value != "train" and not cli.config_is_given()
+    config = cli.given_config(workdir, _CHECKPOINT.value) if is_own else cli.given_config()
     keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
@@ -56,15 +56,6 @@ def main() -> int:
             "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
             "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
         }[_MODE.value]()
-
-
-def _config(workdir: Path) -> ConfigDict:
-    """The configuration of the flags; a trained workdir brings its own where --config is not given."""
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if _MODE.value != "train" and not cli.config_is_given():
-        return config_of_run(workdir, _CHECKPOINT.value, overrides)
-    let_overrides_win(_CONFIG.value, overrides)
-    return _CONFIG.value
 
 
 if __name__ == "__main__":
