@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
+from etils import epath
+from ml_collections import ConfigDict, config_flags
 
-from slimjax.configuration import known_keys
+from slimjax.configuration import check_keys, config_of_run, known_keys, let_overrides_win
 from slimjax.errors import UserError, did_you_mean
 
 USAGE_ERROR = 2
@@ -59,6 +60,26 @@ def num_classes(config: ConfigDict, given: int | None) -> int:
         return count_classes(config.dataset)
     except UserError as error:
         raise UserError(f"{error}; or give --num_classes") from error
+
+
+def given_config(trained_workdir: epath.Path | None = None, which: str = "latest") -> ConfigDict:
+    """The configuration of the flags, overrides included, once its keys are known to be right.
+
+    Args:
+      trained_workdir: of a run whose own configuration is taken instead of the file's.
+      which: of that run's checkpoints: `latest`, `best` or a step.
+
+    Raises:
+      UserError: for a key that is unknown or missing, or a workdir without such a checkpoint.
+    """
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if trained_workdir is not None:
+        config = config_of_run(trained_workdir, which, overrides)
+    else:
+        config = flags.FLAGS.config
+        let_overrides_win(config, overrides)
+    check_keys(config)
+    return config
 
 
 def config_is_given() -> bool:

@@ -13,16 +13,14 @@ On a TPU pod the same command on every host; for processes elsewhere add, to eac
 from importlib.resources import files
 
 from absl import flags
-from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
 from slimjax.paths import folder_path
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. "
@@ -48,8 +46,9 @@ def main() -> int:
     if _MODE.value == "train" and flags.FLAGS["checkpoint"].present:
         raise UserError("--checkpoint is for --mode=eval and calibrate; training goes on from the newest one")
     workdir = folder_path(_WORKDIR.value, "--workdir")
-    config = _config(workdir)
-    check_keys(config)
+    # A trained workdir brings its own configuration where --config is not given.
+    is_own = _MODE.value != "train" and not cli.config_is_given()
+    config = cli.given_config(workdir, _CHECKPOINT.value) if is_own else cli.given_config()
     keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
@@ -63,15 +62,6 @@ def main() -> int:
             "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
             "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
         }[_MODE.value]()
-
-
-def _config(workdir: epath.Path) -> ConfigDict:
-    """The configuration of the flags; a trained workdir brings its own where --config is not given."""
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if _MODE.value != "train" and not cli.config_is_given():
-        return config_of_run(workdir, _CHECKPOINT.value, overrides)
-    let_overrides_win(_CONFIG.value, overrides)
-    return _CONFIG.value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
 from slimjax.paths import check_writable
 from slimjax.tasks.classification.task import create_network
 from slimjax.training.checkpoints import Checkpoints, describe
+from slimjax.training.mesh import check_platform
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
+from slimjax.training.setup import check_ranges
 from slimjax.training.state import Weights, state_of
 
 
@@ -30,9 +32,11 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: epath.Path)
       The exit code.
 
     Raises:
-      UserError: if the workdir has checkpoints or cannot be written, or the file cannot be read or is of another
-        network.
+      UserError: if a number or the platform of the configuration is wrong, the workdir has checkpoints or cannot be
+        written, or the file cannot be read or is of another network.
     """
+    check_platform(config.platform)
+    check_ranges(config)
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     if steps := checkpoints.steps():
         raise UserError(f"{workdir} has checkpoints of the steps {steps} already; give a new --workdir")

@@ -9,12 +9,12 @@ import jax
 
 from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
+from slimjax.training.algorithm import StepMetrics
 from slimjax.training.evaluation import figures_of
 from slimjax.training.heartbeat import Heartbeat
 from slimjax.training.metric_writers import MetricWriter, scalars_of
 from slimjax.training.progress import StepProgress, figures_line
 from slimjax.training.run import Run
-from slimjax.training.algorithm import StepMetrics
 from slimjax.training.switches import Turn
 
 

@@ -120,14 +120,15 @@ def steps_asked_for(config: ConfigDict, steps_per_epoch: float) -> int:
 def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
     """Builds once, for any length of an epoch, what can be wrong before the data set is opened, which takes seconds."""
     steps_per_epoch, num_steps = 1.0, steps_asked_for(config, steps_per_epoch=1e9)
-    _check_ranges(config)
+    check_ranges(config)
     create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
     check_optimizer(config.optimizer)
     create_switch_rule(config.switch_rule, check_widths(config.model.widths), num_steps, config.seed)
     _is_fused(config, mesh)
 
 
-def _check_ranges(config: ConfigDict) -> None:
+def check_ranges(config: ConfigDict) -> None:
+    """UserError that names a number of the configuration that is out of its range."""
     positive, fraction, whole = (math.ulp(0.0), math.inf), (0.0, 1.0), (0, 2**31 - 1)
     ranges = {
         "seed": whole,
