@@ -44,4 +44,7 @@ def test_naive_training_looks_normal_and_fails_in_evaluation(run_program, tmp_pa
     last = next(line for line in reversed(lines) if "train/learning_rate" in line)
     for width in ("0.25", "0.5", "0.75", "1"):
         assert last[f"train/top1_error/width_{width}"] < 30, "with the batch's own statistics it seems to learn"
-    assert max(errors_of(out).values()) > 70, errors_of(out)
+    errors = errors_of(out)
+    print(f"{name}: {errors}")
+    # Guessing is wrong 90 times of 100. Of these small networks MobileNet v1 is the best: 74.9 at its worst width.
+    assert max(errors.values()) > 70, errors

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-WIDTHS = {
-    "mobilenet_v1": (0.25, 0.5, 0.75, 1.0),
-    "mobilenet_v2": (0.35, 0.5, 0.75, 1.0),
-    "shufflenet": (0.5, 1.0, 2.0),
-    "resnet50": (0.25, 0.5, 0.75, 1.0),
-}
+from slimjax.configs import s_mobilenet_v1, s_mobilenet_v2, s_resnet50, s_shufflenet
+
+from slimjax.allocator import keep_freed_memory
+
+ROWS = (s_mobilenet_v1, s_mobilenet_v2, s_shufflenet, s_resnet50)
+WIDTHS: dict[str, tuple[float, ...]] = {row.get_config().model.name: row.get_config().model.widths for row in ROWS}
+"""By model: those of its published row."""
+
 CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch")
 
 
@@ -52,10 +54,10 @@ def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int
     state = jax.jit(lambda: initial_state(model, tx, 0, image_size))()
     step = TrainStep(task, tx, mesh, fused)
     began = time.perf_counter()
-    programs = step.compile(state, batch, turn)
+    analyses = [program.memory_analysis() for program in step.compile(state, batch, turn)]
     about = {
         "compile_s": round(time.perf_counter() - began, 2),
-        "temporary_bytes": [program.memory_analysis().temp_size_in_bytes for program in programs],
+        "temporary_bytes": [analysis.temp_size_in_bytes for analysis in analyses if analysis],
     }
 
     def run() -> None:
@@ -90,10 +92,7 @@ def main() -> None:
     which, name, batch_size, image_size = sys.argv[1:]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    if which != "pytorch":
-        from slimjax.allocator import keep_freed_memory
-
-        keep_freed_memory()
+    keep_freed_memory()
     step, about = contestant(which, name, int(batch_size), int(image_size))
     for _ in range(2):
         step()

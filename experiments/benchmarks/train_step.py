@@ -4,8 +4,8 @@
     python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
-with the same convolutions. JAX's processes set the C library's allocator as `python -m slimjax.main` does; PyTorch's is
-left as it comes. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
+with the same convolutions. Every process, PyTorch's among them, sets the C library's allocator as `python -m
+slimjax.main` does. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
 speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
 be, where PyTorch is absent. Writes a record beside this file.
 """
@@ -55,7 +55,7 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"a contestant ended: {self._process.args}")
+            raise SystemExit(f"a contestant ended: {self._process.args!r}")
         return line
 
 
