@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
 from slimjax.training.checkpoints import changed_settings
 from slimjax.training.evaluation import Evaluator, figures_of
-from slimjax.training.mesh import REPLICATED, put_batch
+from slimjax.training.mesh import REPLICATED
 from slimjax.training.metric_writers import MetricWriter, create_writer, scalars_of
+from slimjax.training.prefetch import device_batches
 from slimjax.training.progress import Progress, StepProgress, figures_line
 from slimjax.training.run import Run, new_state, restored_state
 from slimjax.training.signals import StopSignals
@@ -64,9 +66,10 @@ def train(run: Run) -> Outcome:
 def _train_from(
     run: Run, state: TrainState, start: int, evaluate: Evaluator, log: "_Log", progress: Progress, signals: StopSignals
 ) -> Outcome:
-    batches = run.task.train_batches(start)
+    # No batch is read that no step takes.
+    batches = device_batches(run.mesh, islice(run.task.train_batches(start), run.rule.num_steps - start))
     for step in range(start, run.rule.num_steps):
-        batch = put_batch(run.mesh, dict(next(batches)))
+        batch = next(batches)
         turn = run.rule.turn(step)
         if step in (start, turn.start):
             state = _begin(run, state, step, batch, turn, log, progress)
