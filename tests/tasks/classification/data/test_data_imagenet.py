@@ -75,7 +75,7 @@ def test_hosts_share_the_images(imagenet_config: ml_collections.ConfigDict) -> N
     for index in range(3):
         share = data.train_batches(imagenet_config, batch_size=24, seed=0, process_index=index, process_count=3)
         seen.update(nearest(level, list(TRAIN_LEVELS)) for level in levels(next(share)["image"]))
-    assert seen == collections.Counter(TRAIN_LEVELS)
+    assert seen == collections.Counter(TRAIN_LEVELS.keys())
 
 
 def test_resuming_is_exact(imagenet_config: ml_collections.ConfigDict) -> None:
@@ -88,9 +88,7 @@ def test_resuming_is_exact(imagenet_config: ml_collections.ConfigDict) -> None:
 
 
 @pytest.fixture
-def damaged_config(
-    imagenet_config: ml_collections.ConfigDict, request: pytest.FixtureRequest
-) -> tuple[ml_collections.ConfigDict, int]:
+def damaged_config(imagenet_config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, int]:
     """One training image has lost its end, and nothing else has changed; with the image's grey level."""
     level = train_level("n15075141", 3)
     _replace_record(imagenet_config, encode(level, 3, "RGB"), encode(level, 3, "RGB")[:200])
@@ -154,7 +152,8 @@ def test_skipping_a_damaged_image_in_training_moves_nothing(
                 assert batch["label"][row] == expected["label"][source]
     # Once an epoch, and named once.
     assert len(differing) == 2
-    assert re.fullmatch(r"skipping a damaged example of 'imagenet2012': record \d+ of .*\n", capfd.readouterr().err)
+    named = [line for line in capfd.readouterr().err.splitlines() if line.startswith("skipping a damaged example")]
+    assert len(named) == 1
     # A run that begins behind it, or at it, sees the same.
     for step in (differing[0][0], differing[0][0] + 1):
         resumed = next(data.train_batches(imagenet_config, start_step=step, **hosts))
@@ -164,14 +163,14 @@ def test_skipping_a_damaged_image_in_training_moves_nothing(
 def test_what_is_skipped_on_resuming_is_not_decoded(damaged_config: tuple[ml_collections.ConfigDict, int]) -> None:
     config, _ = damaged_config
     config.skip_damaged = True
-    steps = itertools.islice(data.train_batches(config, batch_size=4, seed=0), 6)
-    damaged_step = next(step for step, batch in enumerate(steps) if len({i.tobytes() for i in batch["image"]}) < 4)
+    steps = itertools.islice(data.train_batches(config, batch_size=4, seed=0), 12)
+    first, second = (step for step, batch in enumerate(steps) if len({i.tobytes() for i in batch["image"]}) < 4)
+    assert first + 1 < second, "this seed leaves something between the two epochs' damaged steps"
     config.skip_damaged = False
-    assert damaged_step < 5, "this seed leaves something behind it"
-    resumed = data.train_batches(config, batch_size=4, seed=0, start_step=damaged_step + 1)
-    assert len(list(itertools.islice(resumed, 5 - damaged_step))) == 5 - damaged_step
+    resumed = data.train_batches(config, batch_size=4, seed=0, start_step=first + 1)
+    assert len(list(itertools.islice(resumed, second - first - 1))) == second - first - 1
     with pytest.raises(UserError, match="is damaged: record"):
-        next(data.train_batches(config, batch_size=4, seed=0, start_step=damaged_step))
+        next(resumed)
 
 
 def test_evaluation_masks_what_is_damaged(
@@ -186,9 +185,10 @@ def test_evaluation_masks_what_is_damaged(
     assert sorted(nearest(value, list(TRAIN_LEVELS)) for value in seen) == sorted(set(TRAIN_LEVELS) - {level})
     for batch in batches:
         assert not batch["image"][batch["mask"] == 0].any()
+    # libjpeg has a line of its own before.
     err = capfd.readouterr().err.splitlines()
-    assert len(err) == 2
-    assert err[1] == "1 damaged of 24 evaluation examples, left out of the figures"
+    assert err[-2].startswith("skipping a damaged example of 'imagenet2012': record ")
+    assert err[-1] == "1 damaged of 24 evaluation examples, left out of the figures"
 
 
 def test_a_truncated_file_is_named_and_its_rest_skipped(imagenet_config: ml_collections.ConfigDict) -> None:
