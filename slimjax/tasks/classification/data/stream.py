@@ -106,7 +106,7 @@ def eval_stream(
 
     def example(_: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
         encoded = source.read(reference)
-        image = augmentation.normalize(_eval_image(encoded["image"], dataset_config))
+        image = augmentation.normalized_image(_eval_planes(encoded["image"], dataset_config))
         return {"image": image, "label": tf.cast(encoded["label"], tf.int32)}
 
     return _map(source.references(ranges, seed=None).enumerate().skip(start), example, marked)
@@ -176,21 +176,22 @@ def _train_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, 
         window_fn = functools.partial(
             decoding.random_window, area_range=CROP_AREAS[dataset_config.augmentation], seed=crop_seed
         )
-        image = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
+        planes = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
     else:
-        image = _eval_image(encoded, dataset_config)
+        planes = _eval_planes(encoded, dataset_config)
     if dataset_config.augmentation == "basic":
-        image = augmentation.random_shift(image, seed=crop_seed)
+        planes = augmentation.random_shift(planes, seed=crop_seed)
     if dataset_config.flip:
-        image = augmentation.random_flip(image, seed=flip_seed)
+        planes = augmentation.random_flip(planes, seed=flip_seed)
     if dataset_config.color_jitter:
-        image = augmentation.color_jitter(image, strength=dataset_config.color_jitter, seed=jitter_seed)
+        planes = augmentation.color_jitter(planes, strength=dataset_config.color_jitter, seed=jitter_seed)
+    noise = None
     if dataset_config.pca_noise:
-        image = augmentation.pca_noise(image, stddev=dataset_config.pca_noise, seed=pca_seed)
-    return augmentation.normalize(image)
+        noise = augmentation.pca_noise(stddev=dataset_config.pca_noise, seed=pca_seed)
+    return augmentation.normalized_image(planes, noise)
 
 
-def _eval_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
+def _eval_planes(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
     window_fn = functools.partial(
         decoding.center_window, image_size=dataset_config.image_size, eval_resize=dataset_config.eval_resize
     )
