@@ -8,10 +8,13 @@ import re
 import ml_collections
 import numpy as np
 import pytest
+from array_record.python import array_record_data_source, array_record_module
 from miniature_imagenet import IMAGES_PER_SYNSET, NUM_VALIDATION, SYNSETS, encode, train_level, validation_level
 
 from slimjax.errors import UserError
 from slimjax.tasks.classification import data
+from slimjax.tasks.classification.data.prepare import prepare
+from slimjax.tensorflow_import import tf, tfds
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STDDEV = np.array([0.229, 0.224, 0.225], np.float32)
@@ -42,6 +45,27 @@ def test_info(imagenet_config: ml_collections.ConfigDict) -> None:
     assert [info.class_names[label] for label in SYNSETS.values()] == list(SYNSETS)
 
 
+def test_what_is_prepared_is_not_prepared_again(imagenet_config: ml_collections.ConfigDict) -> None:
+    file_format = record_files(imagenet_config, "train")[0].name.split(".")[1].split("-")[0]
+    other = {"tfrecord": "array_record", "array_record": "tfrecord"}[file_format]
+    assert prepare("imagenet2012", imagenet_config.data_dir, "", file_format).info.file_format.value == file_format
+    with pytest.raises(
+        UserError, match=f"as {file_format} already; remove it, or give another --data_dir for .*={other}"
+    ):
+        prepare("imagenet2012", imagenet_config.data_dir, "", other)
+
+
+def test_tar_files_that_are_missing_or_cut_short(imagenet_tars: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    names = ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"]
+    (tmp_path / names[1]).write_bytes((imagenet_tars / names[1]).read_bytes())
+    with pytest.raises(UserError, match=rf"'imagenet2012' needs {names[0]} in {tmp_path}: manual_dir should contain"):
+        prepare("imagenet2012", str(tmp_path / "tfds"), str(tmp_path), "tfrecord")
+    (tmp_path / names[0]).write_bytes((imagenet_tars / names[0]).read_bytes()[:20000])
+    with pytest.raises(UserError, match=r"'imagenet2012' cannot be written to .*: .*unexpected end of data") as raised:
+        prepare("imagenet2012", str(tmp_path / "tfds"), str(tmp_path), "tfrecord")
+    assert "\n" not in str(raised.value)
+
+
 def test_an_epoch_shows_every_image_in_its_colour(imagenet_config: ml_collections.ConfigDict) -> None:
     batches = list(itertools.islice(data.train_batches(imagenet_config, batch_size=8, seed=0), 6))
     epochs = [batches[:3], batches[3:]]
@@ -56,8 +80,6 @@ def test_an_epoch_shows_every_image_in_its_colour(imagenet_config: ml_collection
 
 
 def test_evaluation_has_the_published_labels(imagenet_config: ml_collections.ConfigDict) -> None:
-    from slimjax.tensorflow_import import tfds
-
     published = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
     names = data.load_info(imagenet_config).class_names
     batches = list(data.eval_batches(imagenet_config, batch_size=4))
@@ -97,9 +119,6 @@ def damaged_config(imagenet_config: ml_collections.ConfigDict) -> tuple[ml_colle
 
 def _replace_record(config: ml_collections.ConfigDict, old: bytes, new: bytes) -> None:
     """Writes the training file anew with an image's bytes replaced."""
-    import tensorflow as tf
-    from array_record.python import array_record_data_source, array_record_module
-
     (path,) = record_files(config, "train")
     is_array = "array_record" in path.name
     if is_array:
