@@ -85,6 +85,8 @@ def contestants(folder: Path) -> dict[str, Iterator[Any]]:
         return stream.eval_stream(source, ranges, config, marked=marked).repeat().batch(BATCH_SIZE)
 
     def bare(window_of: Any) -> Iterator[Any]:
+        # AutoGraph would warn that it does not find TensorFlow, which is imported in here.
+        @tf.autograph.experimental.do_not_convert
         def decode(counter: tf.Tensor, reference: Any) -> tf.Tensor:
             encoded = source.read(reference)["image"]
             height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
