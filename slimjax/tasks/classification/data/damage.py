@@ -1,7 +1,6 @@
 """What is done about examples that cannot be read or decoded: an error that names one, or a count."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -42,16 +41,17 @@ class Damage:
                 f"an example of data set {self._dataset_name!r} is damaged: {names[0]} cannot be read or decoded; "
                 "replace it, or set dataset.skip_damaged=True to go on without it"
             )
-        self.count += len(names)
-        self._tell(names)
-
-    def _tell(self, names: Sequence[str]) -> None:
-        """Names each once, up to a limit: what is damaged comes again in every epoch."""
         for name in names:
-            if name not in self._named and len(self._named) < _MAX_NAMED:
-                self._named.add(name)
-                last = " (further ones are only counted)" if len(self._named) == _MAX_NAMED else ""
-                print(f"skipping a damaged example of {self._dataset_name!r}: {name}{last}", file=sys.stderr)
+            self.count += 1
+            self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        """Names the first few, once each, since all come again in every epoch; tells the count when it has doubled."""
+        if name not in self._named and len(self._named) < _MAX_NAMED:
+            self._named.add(name)
+            print(f"skipping a damaged example of {self._dataset_name!r}: {name}", file=sys.stderr)
+        if self.count > 1 and self.count & (self.count - 1) == 0:
+            print(f"{self.count} damaged examples of {self._dataset_name!r} skipped so far", file=sys.stderr)
 
 
 def place_name(file: bytes, record: int) -> str:

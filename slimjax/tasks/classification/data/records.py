@@ -1,6 +1,7 @@
 """Prepared tfds data sets: TFRecord files, read in sequence, and ArrayRecord files, read at any place."""
 
 import os
+import resource
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,7 @@ Reference = Mapping[str, tf.Tensor]
 _FILES_AT_ONCE = 16
 _RECORDS_AT_ONCE = 16
 _BUFFER_BYTES = 8 << 20
+_OTHER_OPEN_FILES = 512
 
 
 class TfRecordSource:
@@ -76,6 +78,7 @@ class ArrayRecordSource:
     def references(self, ranges: tuple[ExampleRange, ...], seed: tf.Tensor | None) -> tf.data.Dataset:
         """See `Source`: places in files. The order by seed is a full permutation, in constant memory."""
         files = _files_of(self.splits, ranges)
+        _allow_open_files(len({file.filename for file in files}))
         with tf.init_scope():
             paths = tf.constant([os.fspath(file.filename) for file in files])
             firsts = tf.constant([file.skip for file in files], tf.int64)
@@ -110,6 +113,23 @@ def _files_of(
 ) -> list[tfds.core.utils.shard_utils.FileInstruction]:
     """The files that hold the ranges, in order, each with the records wanted of it."""
     return [file for part in ranges for file in splits[f"{part.split}[{part.start}:{part.stop}]"].file_instructions]
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises this process's limit of open files where that many would not fit: every file read stays open.
+
+    Raises:
+      UserError: if the system does not allow as many.
+    """
+    wanted = count + _OTHER_OPEN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise UserError(
+                f"{count} ArrayRecord files are more than this process may open ({hard}); raise `ulimit -n` to "
+                f"{wanted}, or prepare the data set with --file_format=tfrecord"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _records_of_file(file: Reference) -> tf.data.Dataset:

@@ -173,10 +173,10 @@ def test_skipping_a_damaged_image_in_training_moves_nothing(
     assert len(differing) == 2
     named = [line for line in capfd.readouterr().err.splitlines() if line.startswith("skipping a damaged example")]
     assert len(named) == 1
-    # A run that begins behind it, or at it, sees the same.
-    for step in (differing[0][0], differing[0][0] + 1):
-        resumed = next(data.train_batches(imagenet_config, start_step=step, **hosts))
-        np.testing.assert_array_equal(resumed["image"], batches[step]["image"])
+    # A run that resumes at it sees the same.
+    step = differing[0][0]
+    resumed = next(data.train_batches(imagenet_config, start_step=step, **hosts))
+    np.testing.assert_array_equal(resumed["image"], batches[step]["image"])
 
 
 def test_what_is_skipped_on_resuming_is_not_decoded(damaged_config: tuple[ml_collections.ConfigDict, int]) -> None:
