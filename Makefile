@@ -29,7 +29,7 @@ test: $(STAMP)
 	XLA_FLAGS=--xla_backend_optimization_level=0 $(RUN) -m pytest -m "not slow and not torch"
 
 test-slow: $(STAMP)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m "slow and not torch"
 
 $(TORCH_STAMP): $(STAMP)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock $(TORCH)

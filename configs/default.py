@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     config.dtype = "auto"  # of the computation: float32, bfloat16; auto: bfloat16 on GPU and TPU
     config.step_programs = "auto"  # fused: all widths in one; per_width: one each and an update; auto: by platform
     config.batch_norm_group_size = 1  # devices that share batch-norm statistics in training
+    config.accumulate_steps = 1  # parts of a batch that a device takes one after the other; batch norms see one part
+    config.ema_decay = 0.0  # of moving averages of the weights, which are then what is evaluated; 0 keeps none
 
     config.log_every_steps = 20  # steps between lines of training metrics
     config.eval_every_steps = placeholder(int)  # steps between evaluations, each of which is saved; or epochs

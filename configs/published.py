@@ -11,6 +11,7 @@ Every row's file takes a method behind a colon, such as `--config=configs/s_mobi
 The recipes are the paper's: a larger batch needs a learning rate scaled with it and a warm-up, and neither is done
 behind your back. The hours in the files are estimates from arithmetic, since nobody here has run a row to its end:
 6 x multiply-adds of all widths x images x epochs, at a stated share of the chips' peak, with JPEGs decoded fast enough.
+The share is a guess. Naive and incremental training run the same widths as often, so they need the same arithmetic.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
 What differs from s_mobilenet_v2.py, the paper's recipe: batches of 4,096 instead of 160 images, the learning rate 25.6
 times as high (1.152) after 5 epochs of warm-up, bfloat16. The paper's batch norms see 40 images each; here it is what a
 device has, 128 on 32 chips. Give --config.batch_norm_group_size=4 on 128 chips, where a device has 32.
-Nobody has trained it: neither the errors nor the hours are known.
+Nobody has trained it, so the errors are unknown. Time, estimated and never measured: 5.5 hours on 32 TPU v5e (2 % of
+197 TFLOP/s bfloat16 each, 32,000 JPEGs a second), by the arithmetic in published.py.
 """
 
 from ml_collections import ConfigDict

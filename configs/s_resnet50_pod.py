@@ -5,7 +5,8 @@
 What differs from s_resnet50.py, the paper's recipe: batches of 4,096 instead of 256 images, the learning rate 16 times
 as high (1.6) after 5 epochs of warm-up, bfloat16. The paper's batch norms see 64 images each; here it is what a device
 has, 64 on 64 chips. Give --config.batch_norm_group_size=2 on 128 chips, where a device has 32.
-Nobody has trained it: neither the errors nor the hours are known.
+Nobody has trained it, so the errors are unknown. Time, estimated and never measured: 1.5 hours on 64 TPU v5e (10 % of
+197 TFLOP/s bfloat16 each, 27,000 JPEGs a second), by the arithmetic in published.py.
 """
 
 from ml_collections import ConfigDict

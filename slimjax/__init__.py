@@ -1,11 +1,30 @@
-"""Slimmable neural networks in JAX: one network, several widths, switched while it runs."""
+"""Slimmable neural networks in JAX: one network, several widths, switched while it runs.
 
-from slimjax.analysis.latency import measure_latency
-from slimjax.analysis.profile import profile_model
-from slimjax.deploy import extract_subnet, fold_batch_norm
-from slimjax.errors import UserError
-from slimjax.interop import load_torch_checkpoint
-from slimjax.models import MODELS, create_model
+What stands here is imported when it is first asked for (PEP 562), so that command lines can tell a mistake in their
+flags, or print their help, without waiting for JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimjax.analysis.latency import measure_latency
+    from slimjax.analysis.profile import profile_model
+    from slimjax.deploy import extract_subnet, fold_batch_norm
+    from slimjax.errors import UserError
+    from slimjax.interop import load_torch_checkpoint
+    from slimjax.models import MODELS, create_model
+
+_MODULES = {
+    "MODELS": "slimjax.models",
+    "UserError": "slimjax.errors",
+    "create_model": "slimjax.models",
+    "extract_subnet": "slimjax.deploy",
+    "fold_batch_norm": "slimjax.deploy",
+    "load_torch_checkpoint": "slimjax.interop",
+    "measure_latency": "slimjax.analysis.latency",
+    "profile_model": "slimjax.analysis.profile",
+}
 
 __all__ = [
     "MODELS",
@@ -17,3 +36,16 @@ __all__ = [
     "measure_latency",
     "profile_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    # Found without this function from now on.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _MODULES.keys())

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
+from etils import epath
+from ml_collections import ConfigDict, config_flags
 
-from slimjax.configuration import known_keys
+from slimjax.configuration import check_keys, config_of_run, known_keys, let_overrides_win
 from slimjax.errors import UserError, did_you_mean
 
 USAGE_ERROR = 2
@@ -47,6 +49,39 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "slimjax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def num_classes(config: ConfigDict, given: int | None) -> int:
+    """Outputs of the classifier: those given by --num_classes, or those of the data set, whose files are not needed."""
+    if given is not None:
+        return given
+    # Imported late, since what tfds knows of a data set takes seconds.
+    from slimjax.tasks.classification.data import count_classes
+
+    try:
+        return count_classes(config.dataset)
+    except UserError as error:
+        raise UserError(f"{error}; or give --num_classes") from error
+
+
+def given_config(trained_workdir: epath.Path | None = None, which: str = "latest") -> ConfigDict:
+    """The configuration of the flags, overrides included, once its keys are known to be right.
+
+    Args:
+      trained_workdir: of a run whose own configuration is taken instead of the file's.
+      which: of that run's checkpoints: `latest`, `best` or a step.
+
+    Raises:
+      UserError: for a key that is unknown or missing, or a workdir without such a checkpoint.
+    """
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if trained_workdir is not None:
+        config = config_of_run(trained_workdir, which, overrides)
+    else:
+        config = flags.FLAGS.config
+        let_overrides_win(config, overrides)
+    check_keys(config)
+    return config
 
 
 def config_is_given() -> bool:

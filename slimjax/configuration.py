@@ -1,9 +1,9 @@
 """Configurations: their keys checked against `configs/default.py`, and those that a trained run carries."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.configs import default
@@ -47,7 +47,7 @@ def let_overrides_win(config: ConfigDict, overrides: Iterable[str]) -> None:
                 _set(config, loser, () if loser.endswith(("boundaries_steps", "boundaries_epochs")) else None)
 
 
-def config_of_run(workdir: Path, which: str, overrides: Mapping[str, Any]) -> ConfigDict:
+def config_of_run(workdir: epath.Path, which: str, overrides: Mapping[str, Any]) -> ConfigDict:
     """The configuration that a checkpoint was trained with.
 
     Args:

@@ -15,10 +15,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from slimjax import cli
-from slimjax.configuration import check_keys, let_overrides_win
 from slimjax.errors import UserError
+from slimjax.paths import folder_path
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file; its section `model` is the file's network. --config.KEY=VALUE overrides one key of it.",
@@ -35,13 +35,11 @@ def main() -> int:
         raise UserError("--checkpoint is missing; give the file that torch.save wrote, such as --checkpoint=FILE.pt")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the folder for the checkpoint, such as --workdir=runs/imported")
-    config = _CONFIG.value
-    let_overrides_win(config, config_flags.get_override_values(flags.FLAGS["config"]))
-    check_keys(config)
+    config = cli.given_config()
     # Imported once the flags are known to be good.
     from slimjax.training.importing import import_torch_checkpoint
 
-    return import_torch_checkpoint(config, Path(_CHECKPOINT.value), Path(_WORKDIR.value).expanduser())
+    return import_torch_checkpoint(config, Path(_CHECKPOINT.value), folder_path(_WORKDIR.value, "--workdir"))
 
 
 if __name__ == "__main__":

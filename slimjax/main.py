@@ -11,17 +11,16 @@ On a TPU pod the same command on every host; for processes elsewhere add, to eac
 """
 
 from importlib.resources import files
-from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
+from slimjax.paths import folder_path
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it. "
@@ -30,6 +29,10 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs. A run that is there is resumed.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "calibrate"], "What to do.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "For eval and calibrate: latest, best, or a step.")
+
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "FIRST-LAST: steps to trace into the workdir's TensorBoard logs, for XProf."
+)
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run has several processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run.", lower_bound=1)
@@ -40,9 +43,12 @@ def main() -> int:
     """Runs the mode that the flags ask for; returns the exit code."""
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the folder for checkpoints and logs, such as --workdir=runs/digits")
-    workdir = Path(_WORKDIR.value).expanduser()
-    config = _config(workdir)
-    check_keys(config)
+    if _MODE.value == "train" and flags.FLAGS["checkpoint"].present:
+        raise UserError("--checkpoint is for --mode=eval and calibrate; training goes on from the newest one")
+    workdir = folder_path(_WORKDIR.value, "--workdir")
+    # A trained workdir brings its own configuration where --config is not given.
+    is_own = _MODE.value != "train" and not cli.config_is_given()
+    config = cli.given_config(workdir, _CHECKPOINT.value) if is_own else cli.given_config()
     keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
@@ -52,19 +58,10 @@ def main() -> int:
     cli.use_compilation_cache()
     with lost_process_told():
         return {
-            "train": lambda: modes.train(config, workdir),
+            "train": lambda: modes.train(config, workdir, _PROFILE_STEPS.value),
             "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),
             "calibrate": lambda: modes.calibrate(config, workdir, _CHECKPOINT.value),
         }[_MODE.value]()
-
-
-def _config(workdir: Path) -> ConfigDict:
-    """The configuration of the flags; a trained workdir brings its own where --config is not given."""
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if _MODE.value != "train" and not cli.config_is_given():
-        return config_of_run(workdir, _CHECKPOINT.value, overrides)
-    let_overrides_win(_CONFIG.value, overrides)
-    return _CONFIG.value
 
 
 if __name__ == "__main__":

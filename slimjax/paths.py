@@ -1,20 +1,47 @@
-"""Places that the user names to be written to."""
+"""Places that the user names: folders and files of this machine, and folders in buckets."""
 
 import os
+import re
 from pathlib import Path
+
+from etils import epath
 
 from slimjax.errors import UserError
 
+_BUCKETS = "gs"
 
-def check_writable(path: Path, flag: str, is_file: bool = False) -> None:
+
+def folder_path(text: str, flag: str) -> epath.Path:
+    """The folder that a flag names, absolute: on this machine, or `gs://BUCKET/FOLDER`.
+
+    Raises:
+      UserError: for a URL of any other kind, which would otherwise become a folder of that name.
+    """
+    scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", text)
+    if not scheme:
+        return epath.Path(os.path.abspath(os.path.expanduser(text)))
+    if scheme[1] != _BUCKETS:
+        raise UserError(f"{flag}={text}: {scheme[1]}:// is not known; give a folder, or {_BUCKETS}://BUCKET/FOLDER")
+    return epath.Path(text)
+
+
+def is_remote(path: os.PathLike[str]) -> bool:
+    """Whether a path is in a bucket."""
+    return os.fspath(path).startswith(f"{_BUCKETS}://")
+
+
+def check_writable(path: os.PathLike[str], flag: str, is_file: bool = False) -> None:
     """UserError if a place could not be written, before minutes are spent on what would go there.
 
     Args:
-      path: a folder, which is made with all those above it; or a file, which is made where its folder is there.
+      path: a folder, which is made with all those above it; or a file, which is made where its folder is there. What is
+        in a bucket is not tried.
       flag: the one that named it, such as `--workdir`.
       is_file: whether it is a file.
     """
-    absolute = path.absolute()
+    if is_remote(path):
+        return
+    absolute = Path(path).absolute()
     above = [absolute.parent] if is_file else absolute.parents
     # lexists, since a link to nowhere is in the way too.
     existing = next((place for place in (absolute, *above) if os.path.lexists(place)), None)

@@ -22,16 +22,15 @@ from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.configuration import check_keys, config_of_run, let_overrides_win
 from slimjax.errors import UserError
-from slimjax.paths import check_writable
+from slimjax.paths import check_writable, folder_path
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
     from slimjax.analysis.profile_report import ProfileReport
     from slimjax.models import SlimmableNetwork
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it.",
@@ -56,8 +55,9 @@ def main() -> int:
     batch_sizes = _batch_sizes() if _LATENCY.value else []
     if _OUTPUT.value:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
-    config = _config()
-    check_keys(config)
+    if _WORKDIR.value and cli.config_is_given():
+        raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
+    config = cli.given_config(folder_path(_WORKDIR.value, "--workdir") if _WORKDIR.value else None)
     keep_freed_memory()
     from slimjax.training.mesh import check_platform
 
@@ -78,47 +78,35 @@ def _batch_sizes() -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _config() -> ConfigDict:
-    """The configuration of the flags, or of a trained run."""
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    if not _WORKDIR.value:
-        let_overrides_win(_CONFIG.value, overrides)
-        return _CONFIG.value
-    if cli.config_is_given():
-        raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
-    return config_of_run(Path(_WORKDIR.value).expanduser(), "latest", overrides)
-
-
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
     """The network, once nothing is known to be in the way of counting and timing it."""
-    from slimjax.analysis.latency import check_measurable
+    import jax
+
+    from slimjax.analysis.latency import check_measurable, check_weights_fit
     from slimjax.analysis.profile import profile_width
     from slimjax.tasks.classification.task import create_network
 
     # With any number of classes, since finding theirs may take seconds.
-    model = create_network(config, num_classes=1)
+    platform = jax.default_backend()
+    model = create_network(config, 1, platform)
     profile_width(model, model.widths[-1], image_size)
     for batch_size in batch_sizes:
         check_measurable(model, image_size, batch_size, _REPEATS.value)
-    return create_network(config, _num_classes(config))
+    model = create_network(config, _num_classes(config), platform)
+    if batch_sizes:
+        check_weights_fit(model)
+    return model
 
 
 def _num_classes(config: ConfigDict) -> int:
     """Of the flag, the trained run or the data set, in this order."""
-    if _NUM_CLASSES.value is not None:
-        return _NUM_CLASSES.value
-    if _WORKDIR.value:
+    if _WORKDIR.value and _NUM_CLASSES.value is None:
         # Imported late, since orbax takes seconds.
         from slimjax.training.checkpoints import Checkpoints
 
-        checkpoints = Checkpoints(Path(_WORKDIR.value).expanduser())
+        checkpoints = Checkpoints(folder_path(_WORKDIR.value, "--workdir"))
         return checkpoints.description(checkpoints.find("latest")).num_classes
-    from slimjax.tasks.classification.data import count_classes
-
-    try:
-        return count_classes(config.dataset)
-    except UserError as error:
-        raise UserError(f"{error}; or give --num_classes") from error
+    return cli.num_classes(config, _NUM_CLASSES.value)
 
 
 def _report(config: ConfigDict, model: "SlimmableNetwork", image_size: int, batch_sizes: list[int]) -> "ProfileReport":

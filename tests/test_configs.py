@@ -1,12 +1,13 @@
 """The published recipes, value by value, and the methods behind the colon of a row's file."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from slimjax.configs import default, published
 
-from slimjax import UserError, create_model
+from slimjax import UserError, create_model, profile_model
 from slimjax.configuration import check_keys
 from slimjax.training.optimizers import parse_options
 from slimjax.training.schedules import create_schedule
@@ -31,6 +32,23 @@ ERRORS = {
     "s_mobilenet_v2": (40.3, 35.6, 31.1, 29.5),
     "s_shufflenet": (42.7, 34.5, 28.7),
     "s_resnet50": (35.0, 27.9, 25.1, 24.0),
+}
+# Of the individual networks, as far as published. The 8 switches refer to the 4 for theirs.
+INDIVIDUAL = {
+    "s_mobilenet_v1": (50.2, 36.7, 31.6, 29.1),
+    "s_mobilenet_v2": (39.7, 34.6, 30.2, 28.2),
+    "s_shufflenet": (43.2, 32.6, 26.3),
+    "s_resnet50": (36.2, 28.0, 25.3, 23.9),
+}
+# Sustained operations a second that the files state for their hours.
+OPERATIONS = {
+    "s_mobilenet_v1": 4 * 0.02 * 990e12,
+    "s_mobilenet_v1_8switch": 4 * 0.02 * 990e12,
+    "s_mobilenet_v2": 4 * 0.02 * 990e12,
+    "s_mobilenet_v2_pod": 32 * 0.02 * 197e12,
+    "s_shufflenet": 8 * 0.02 * 990e12,
+    "s_resnet50": 4 * 0.1 * 990e12,
+    "s_resnet50_pod": 64 * 0.1 * 197e12,
 }
 
 
@@ -104,7 +122,38 @@ def test_published_errors_are_told(name):
     assert f"Published top-1 error, %: {', '.join(errors)}" in told
 
 
+@pytest.mark.parametrize("name", INDIVIDUAL)
+def test_published_errors_of_individual_networks_are_told(name):
+    assert f"(individual networks: {', '.join(map(str, INDIVIDUAL[name]))})" in config_doc(name)
+
+
+def test_the_incremental_row_is_told_with_its_command():
+    told = config_doc("s_mobilenet_v2")
+    assert "where frozen .35 has 39.7, .5 reaches 39.0 (34.6 by itself)" in told
+    options = '--config=configs/s_mobilenet_v2.py:incremental --config.model.widths="(.35,.5)" --workdir=DIR'
+    assert f"python -m slimjax.main {options}" in told
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_hours_follow_from_the_arithmetic_that_is_told(name):
+    config, told = config_of(name), config_doc(name)
+    model = create_model(config.model.name, config.model.widths, 1000)
+    macs = {profile.width: profile.macs for profile in profile_model(model, image_size=224)}
+    seconds = {width: 6 * count * IMAGES * config.num_epochs / OPERATIONS[name] for width, count in macs.items()}
+    hours = {width: count / 3600 for width, count in seconds.items()}
+    found = re.search(r"never measured: ([\d.]+) hours on (\d+) (?:H100|TPU v5e) \((\d+) % of (\d+)", told)
+    total, chips, percent, peak = map(float, found.groups())
+    assert chips * percent / 100 * peak * 1e12 == pytest.approx(OPERATIONS[name])
+    assert total == pytest.approx(sum(hours.values()), rel=0.15)
+    (jpegs,) = re.findall(r"([\d,]+) JPEGs a second", told)
+    assert int(jpegs.replace(",", "")) == pytest.approx(IMAGES * config.num_epochs / sum(seconds.values()), rel=0.1)
+    if not name.endswith("_pod"):
+        alone = [f"{width}".removeprefix("0") + f" {count:.1f}" for width, count in hours.items()]
+        assert f"in hours, if JPEGs come as fast as that needs: {', '.join(alone)}." in told
+
+
 def test_the_naive_result_is_told():
+    assert all("Naive: about 99.9." in config_doc(name) for name in RECIPES)
     told = " ".join(published.__doc__.split())
     assert "about 0.1 % accuracy in evaluation (a top-1 error of 99.9 %)" in told
 

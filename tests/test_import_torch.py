@@ -100,12 +100,17 @@ def test_training_in_its_workdir_goes_on_from_it(run_program, tmp_path):
     assert_close(weights_of(workdir, 1), variables["params"])
 
 
+COMPLETE = "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W"
 MISTAKES = {
     "": "--config is missing; give the network's",
     "--config=configs/digits.py": "--checkpoint is missing; give the file",
     "--config=configs/digits.py --checkpoint=/nowhere.pt": "--workdir is missing; give the folder",
-    "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W": "checkpoint=/nowhere.pt: there is no such file",
-    "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W --config.model.name=mobilnet_v1": "did you mean",
+    COMPLETE: "checkpoint=/nowhere.pt: there is no such file",
+    f"{COMPLETE} --config.model.name=mobilnet_v1": "did you mean",
+    f"{COMPLETE} --config.learning_rate=-1": "learning_rate=-1.0 has to be positive",
+    f"{COMPLETE} --config.keep_checkpoints=0": "keep_checkpoints=0 has to be",
+    f"{COMPLETE} --config.keep_checkpoints=-1": "keep_checkpoints=-1",
+    f"{COMPLETE} --config.platform=tpu": "platform='tpu' was asked",
 }
 MISFITS = {
     "--config=configs/digits.py --checkpoint=FILE --workdir=W": "batch norms of 2 widths, but the model has 4",

@@ -7,7 +7,9 @@ import re
 import shutil
 import signal
 import termios
+import time
 
+import jax
 import numpy as np
 import pytest
 from programs import SMALL, arrays_of, lines_of, wait_for
@@ -156,7 +158,7 @@ def test_the_newest_and_the_best_checkpoints_stay(trained):
     assert Checkpoints(trained[0]).find("best") == min(errors, key=lambda step: (errors[step], -step))
 
 
-@pytest.fixture(params=["state", "description"])
+@pytest.fixture(params=["state", "description", "metrics"])
 def truncated(trained, tmp_path, request):
     """A copy of the finished run in which files of the newest checkpoint have lost their second half."""
     workdir = tmp_path / "truncated"
@@ -180,6 +182,47 @@ def test_once_it_is_deleted_the_run_goes_on_from_the_one_before(truncated, run_p
     assert "from step 60 of 80" in err
 
 
+def test_only_one_process_writes_and_readers_touch_nothing(start_program, run_program, assert_refused, tmp_path):
+    arguments = [f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=100000", "--config.keep_checkpoints=1000"]
+    process = start_program(*arguments)
+    wait_for((tmp_path / "checkpoints" / "20").exists, process)
+    assert_refused(run_program(*arguments), f"another process writes to {tmp_path}; wait for it")
+    # What another process is writing now looks like what a killed one has left.
+    unfinished = tmp_path / "checkpoints" / "999999.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    code, _, err = run_program(f"--workdir={tmp_path}", "--mode=eval", "--checkpoint=20")
+    assert code == 0, err
+    assert unfinished.exists()
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+def test_a_second_ctrl_c_ends_at_once_even_while_compiling(start_program, tmp_path):
+    never_compiled = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    process = start_program(f"--workdir={tmp_path}", "--config.model.name=mobilenet_v2", environment=never_compiled)
+    shown = ""
+    while "compiling the train step ..." not in shown:
+        shown += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    while "once more to end at once" not in shown:
+        shown += process.stderr.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    # All widths of a whole MobileNet v2 take more than a minute to compile.
+    assert time.monotonic() - began < 20
+    assert process.returncode == 130
+    assert "Traceback" not in shown + err
+
+
+def test_what_is_not_part_of_the_network_may_change(trained, run_program):
+    code, out, err = run_program(f"--workdir={trained[0]}", "--mode=eval", "--config.model.batch_norm_momentum=0.5")
+    assert code == 0, err
+    assert ERROR_ROW.findall(out) == ERROR_ROW.findall(trained[1])
+
+
 def test_a_new_run_starts_from_anothers_weights(trained, run_program, tmp_path):
     code, _, err = run_program(
         f"--workdir={tmp_path}", f"--config.init_from={trained[0]}", *SMALL, "--config.num_train_steps=6"
@@ -188,6 +231,41 @@ def test_a_new_run_starts_from_anothers_weights(trained, run_program, tmp_path):
     assert f"starting from the weights of {trained[0]}" in err
     first = next(line for line in lines_of(tmp_path) if "train/learning_rate" in line)
     assert first["train/top1_error/width_1"] < 20, "a new network is wrong nine times out of ten"
+
+
+def test_steps_are_traced_for_xprof(run_program, tmp_path):
+    code, _, err = run_program(f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=12", "--profile_steps=3-4")
+    assert code == 0, err
+    (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb")
+    assert f"trace: {tmp_path / 'tensorboard' / 'plugins' / 'profile'}" in err
+    names = trace.read_bytes()
+    # XLA's module names carry the function's: two steps of two widths and an update.
+    assert names.count(b"jit_program") >= 6
+
+
+def test_moving_averages_are_saved_resumed_evaluated_and_handed_on(run_program, tmp_path):
+    """With a decay so high that they hardly move, the averages evaluate as an untrained network does."""
+    settings = [*SMALL, "--config.num_train_steps=40", "--config.ema_decay=0.5"]
+    workdir = tmp_path / "averaged"
+    for steps in (20, 40):
+        code, out, err = run_program(f"--workdir={workdir}", *settings, f"--config.num_train_steps={steps}")
+        assert code == 0, err
+    assert "resuming" in err
+    code, again, err = run_program(f"--workdir={workdir}", "--mode=eval")
+    assert code == 0, err
+    assert ERROR_ROW.findall(again) == ERROR_ROW.findall(out)
+    stored = {jax.tree_util.keystr(path): np.asarray(value) for path, value in arrays_of(workdir, 40)}
+    averages = {key.replace("['averaged']", ""): value for key, value in stored.items() if "['averaged']" in key}
+    assert {key.split("'")[1] for key in averages} == {"params", "batch_stats"}
+    assert any((stored[key] != value).any() for key, value in averages.items())
+
+    other = tmp_path / "other"
+    code, _, err = run_program(
+        f"--workdir={other}", f"--config.init_from={workdir}", *SMALL, "--config.num_train_steps=6"
+    )
+    assert code == 0, err
+    first = next(line for line in lines_of(other) if "train/learning_rate" in line)
+    assert first["train/top1_error/width_1"] < 40, "a new network is wrong nine times out of ten"
 
 
 @pytest.mark.slow
@@ -209,6 +287,9 @@ MISFITS = {
     "--workdir=T --mode=eval --checkpoint=7": "checkpoint='7' is not there; choose latest, best, or one of the steps",
     "--workdir=T --config.model.widths=(0.5,1.0)": "model.widths: (0.25, 1.0) in the checkpoint, (0.5, 1.0) here",
     "--workdir=T --config.model.name=mobilenet_v2_tiny": "model.name: mobilenet_v1_tiny in the checkpoint",
+    "--workdir=T --config.model.widths=(0.25,1.0) --config.dataset.train_split=test": (
+        "dataset.train_split: train in the checkpoint, test here"
+    ),
     "--workdir=T --config.model.widths=(0.25,1.0) --config.batch_size=32": "batch_size: 64 in the checkpoint, 32 here",
 }
 

@@ -14,8 +14,8 @@ from slimjax import create_model
 from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.state import initial_state
 
-GOLDEN = ["--config=configs/s_mobilenet_v2.py", "--nolatency"]
 TIMED = ["--batch_sizes=1,2", "--repeats=2"]
+GOLDEN = ["--config=configs/s_mobilenet_v2.py", "--nolatency"]
 SMALL = ["--num_classes=10", "--config.model.widths=(0.25,1.0)"]
 
 
@@ -25,17 +25,34 @@ def run_profile(run_program):
     return partial(run_program, module="slimjax.profile")
 
 
-def test_the_table_has_the_golden_numbers_without_any_data(run_profile):
-    code, out, err = run_profile(*GOLDEN)
+# config: millions of multiply-adds by width, parameters of the widest and of the whole network
+ROWS = {
+    "s_mobilenet_v1": ({0.25: 41.0, 0.5: 149.5, 0.75: 325.4, 1.0: 568.8}, 4_210_088 + 21_888, 4_264_808),
+    "s_mobilenet_v2": ({0.35: 59.3, 0.5: 97.2, 0.75: 209.1, 1.0: 300.8}, 3_470_760 + 34_112, 3_556_456),
+    "s_shufflenet": ({0.5: 37.55, 1.0: 137.3, 2.0: 523.5}, 5_401_816 + 48_960, 5_487_496),
+    "s_resnet50": ({0.25: 278.1, 0.5: 1052.4, 0.75: 2322.8, 1.0: 4089.3}, 25_503_912 + 53_120, 25_636_712),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_table_has_the_golden_numbers_without_any_data(run_profile, name):
+    millions, of_widest, of_whole = ROWS[name]
+    code, out, err = run_profile(f"--config=configs/{name}.py", "--nolatency")
     assert code == 0, err
-    assert "mobilenet_v2: 1000 classes, 224x224 pixels, float32" in out
+    assert f"{name.removeprefix('s_')}: 1000 classes, 224x224 pixels, float32" in out
     rows = re.findall(r"│ +([\d.]+) │ +([\d,]+) │ +([\d.]+) M │ +([\d.]+) MB │ +([\d.]+) MB │", out)
-    assert [row[0] for row in rows] == ["0.35", "0.5", "0.75", "1"]
-    assert [float(row[2]) for row in rows] == pytest.approx([59.3, 97.2, 209.1, 300.8], rel=1e-3)
-    assert rows[-1][1] == f"{3_470_760 + 34_112:,}"
-    assert "parameters of the whole slimmable network: 3,556,456" in out
+    assert [float(row[0]) for row in rows] == list(millions)
+    assert [float(row[2]) for row in rows] == pytest.approx(list(millions.values()), rel=1e-3)
+    assert rows[-1][1] == f"{of_widest:,}"
+    assert f"parameters of the whole slimmable network: {of_whole:,}" in out
     assert not err
     assert "\x1b" not in out, "no terminal, no escape codes"
+
+
+def test_counting_allocates_nothing(run_profile):
+    code, out, err = run_profile("--nolatency", "--num_classes=1000000000", "--config.model.widths=(0.5,)")
+    assert code == 0, err
+    assert f"{128 * 10**9 // 10**6:,}," in out, "128 inputs of every class"
 
 
 def test_csv_has_plain_golden_numbers_that_its_layers_add_up_to(run_profile):
@@ -110,6 +127,7 @@ MISTAKES = {
     "--config.model.name=mobilenet": "model.name='mobilenet' is unknown",
     "--image_size=0": "image_size=0 has to be at least 1 pixel",
     "--image_size=1000000": "image_size=1000000 needs",
+    "--num_classes=1000000000": "num_classes=1000000000 and widths=(0.25, 0.5, 0.75, 1.0) need",
     "--num_classes=0": "num_classes=0 has to be at least 1",
     "--config.dataset.name=folder": "give the folder that holds train/CLASS/*.jpg; or give --num_classes",
     "--workdir=/nowhere": "/nowhere/checkpoints holds no checkpoints",

@@ -1,7 +1,6 @@
 """How long a forward pass takes on this machine: of every width, and of every layer run alone."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slimjax.analysis.machine import memory_bytes
 from slimjax.analysis.profile import profile_width
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
@@ -62,7 +62,7 @@ def measure_latency(
       The latency of every width.
 
     Raises:
-      UserError: if a number is not positive, or the activations cannot fit into memory.
+      UserError: if a number is not positive, or weights or activations cannot fit into memory.
     """
     check_measurable(model, image_size, batch_size, repeats)
     images = _random((batch_size, image_size, image_size, 3))
@@ -99,7 +99,7 @@ def measure_layer_latency(
       The latencies of every width's layers, in the order of `profile_model`'s.
 
     Raises:
-      UserError: if a number is not positive, or the activations cannot fit into memory.
+      UserError: if a number is not positive, or weights or activations cannot fit into memory.
     """
     check_measurable(model, image_size, batch_size, repeats)
     traces = {width: trace_layers(model, width, image_size) for width in model.widths}
@@ -116,15 +116,26 @@ def measure_layer_latency(
 
 
 def check_measurable(model: SlimmableNetwork, image_size: int, batch_size: int, repeats: int) -> None:
-    """UserError if a number is not positive, or the activations cannot fit into the memory of JAX's device."""
+    """UserError if a number is not positive, or weights or activations cannot fit into the memory of JAX's device."""
     for name, value in (("batch_size", batch_size), ("repeats", repeats)):
         if value < 1:
             raise UserError(f"{name}={value} has to be at least 1")
+    check_weights_fit(model)
     needed = batch_size * profile_width(model, model.widths[-1], image_size).largest_layer_bytes
     if needed > (available := _memory_bytes()):
         raise UserError(
             f"batch_size={batch_size} at image_size={image_size} needs {needed / 1e9:.1f} GB for its largest layer and "
             f"{jax.devices()[0].device_kind} has {available / 1e9:.1f} GB; give a smaller batch or image"
+        )
+
+
+def check_weights_fit(model: SlimmableNetwork) -> None:
+    """UserError if the weights of a network, at their widest, cannot fit into the memory of JAX's device."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_variables(model)))
+    if needed > (available := _memory_bytes()):
+        raise UserError(
+            f"num_classes={model.num_classes} and widths={model.widths} need {needed / 1e9:.1f} GB for the weights and "
+            f"{jax.devices()[0].device_kind} has {available / 1e9:.1f} GB; give fewer classes or narrower widths"
         )
 
 
@@ -190,6 +201,4 @@ def _memory_bytes() -> float:
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return limit
-    if jax.default_backend() == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return math.inf
+    return memory_bytes() if jax.default_backend() == "cpu" else math.inf

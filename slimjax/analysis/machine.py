@@ -1,5 +1,6 @@
 """The machine and the libraries on which something was measured."""
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -20,6 +21,13 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": package_versions(),
     }
+
+
+def memory_bytes() -> float:
+    """The machine's memory; infinity where nobody knows."""
+    if "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return math.inf
 
 
 def _processor() -> str:

@@ -136,8 +136,9 @@ def _profile_layer(model: SlimmableNetwork, trace: LayerTrace, counts_params: bo
 def _active_params(model: SlimmableNetwork, trace: LayerTrace) -> int:
     """Elements of the parameters that a call reads."""
     variables = abstract_variables(model)
+    # An array that repeats one element takes no memory, however large the layer is.
     return sum(
-        variable.active(np.empty(read_variable(variables, trace.path, variable).shape, bool)).size
+        variable.active(np.broadcast_to(False, read_variable(variables, trace.path, variable).shape)).size
         for variable in trace.variables
         if variable.collection == "params"
     )

@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.analysis.latency import Latency
+from slimjax.analysis.plan_report import LargestBatch, Pipeline, PlanReport
 from slimjax.analysis.profile import profile_model
 from slimjax.analysis.profile_report import ProfileReport, shape_text
+from slimjax.analysis.program_costs import StepCost
 from slimjax.models.network import SlimmableNetwork
 from slimjax.tasks.task import Figures
 
@@ -40,6 +42,24 @@ def print_profile(report: ProfileReport, file: TextIO) -> None:
     for table in _layer_tables(report) if report.with_layers else ():
         print(file=file)
         print_table(table, file)
+
+
+def print_plan(report: PlanReport, file: TextIO) -> None:
+    """A plan as people read it: what is planned, each program on each device, and what follows for the whole step."""
+    size, batch_size, topology = f"{report.image_size}x{report.image_size}", report.cost.batch_size, report.topology
+    devices, widths = len(topology.devices), ", ".join(f"{width:g}" for width in report.widths)
+    print(f"{report.model}: {report.num_classes} classes, {size} pixels, {report.dtype}, widths {widths}", file=file)
+    print(
+        f"a step of {batch_size:,} images on {topology.name}, {batch_size // devices:,} on each of {devices} devices; "
+        f"hosts: {topology.num_hosts}; step_programs={report.step_programs}",
+        file=file,
+    )
+    if report.cost.programs:
+        print_table(_cost_table(report.cost), file)
+    table = Table(show_header=False)
+    for name, text in _plan_lines(report):
+        table.add_row(name, text)
+    print_table(table, file)
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
@@ -83,6 +103,70 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
         yield table
 
 
+def _cost_table(cost: StepCost) -> Table:
+    memory = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
+    table = _table("on each device", *memory, "GFLOP", "accessed", "all-reduced", left=1)
+    for program in cost.programs:
+        sizes = (
+            program.argument_bytes,
+            program.temporary_bytes,
+            program.output_bytes,
+            program.aliased_bytes,
+            program.beside_bytes,
+            program.peak_bytes,
+            program.code_bytes,
+        )
+        moved = [_megabytes(count) for count in (program.accessed_bytes, program.all_reduced_bytes)]
+        table.add_row(program.name, *map(_megabytes, sizes), f"{program.flops / 1e9:,.2f}", *moved)
+    moved = [_megabytes(count) for count in (cost.accessed_bytes, cost.all_reduced_bytes)]
+    code, flops = _megabytes(cost.code_bytes), f"{cost.flops / 1e9:,.2f}"
+    table.add_row("step", *[""] * 5, _megabytes(cost.peak_bytes), code, flops, *moved)
+    return table
+
+
+def _plan_lines(report: PlanReport) -> Iterator[tuple[str, str]]:
+    """What follows from a plan's figures: names and texts."""
+    cost, memory, chip = report.cost, report.topology.memory_bytes, report.topology.chip
+    share = f"{_memory(cost.peak_bytes)} of {_memory(memory)} on each device, {cost.peak_bytes / memory:.1%}"
+    refusal = "" if cost.programs else "; the compiler refuses it"
+    yield "memory", f"{share}: {'fits' if report.fits else f'does not fit{refusal}'}"
+    if report.largest_batch:
+        yield "largest batch", _largest_batch_text(report.largest_batch, len(report.topology.devices))
+    limits = report.limits
+    if limits and chip:
+        peak, bandwidth = f"{chip.flops_per_second / 1e12:g} TFLOP/s", f"{chip.hbm_bytes_per_second / 1e9:g} GB/s"
+        yield "compute-bound limit", f"{limits.compute_ms:,.2f} ms, at {peak} of bfloat16"
+        yield "bandwidth-bound limit", f"{limits.bandwidth_ms:,.2f} ms, at {bandwidth}, by XLA's count of bytes"
+        yield "limited by", f"{limits.bound_by}: at most {limits.images_per_second:,.0f} images/s on all devices"
+    elif chip is None:
+        yield "step time", f"no limits: the peak of {report.topology.name} is not published"
+    yield "input pipeline", _pipeline_text(report.pipeline, report.host_images_per_second)
+
+
+def _largest_batch_text(largest: LargestBatch, devices: int) -> str:
+    refused = f"{largest.next_batch_size:,} would take {_memory(largest.next_peak_bytes)}"
+    if not largest.batch_size:
+        return f"none, not even one image a device: {refused}"
+    on_each = f"{largest.batch_size // devices:,} on each device, {_memory(largest.peak_bytes)}"
+    return f"{largest.batch_size:,} ({on_each}); {refused}"
+
+
+def _pipeline_text(pipeline: Pipeline, needed: float | None) -> str:
+    measure = "measure a core with experiments/benchmarks/input_pipeline.py and give --host_images_per_second"
+    delivers, cores = pipeline.images_per_second, None if needed is None else pipeline.cores_for(needed)
+    if needed is None:
+        can = "" if delivers is None else f"a host delivers {delivers:,.0f} images/s; "
+        return f"{can}nothing to compare it with without limits"
+    demand = f"each host has to deliver {needed:,.0f} images/s at that limit"
+    if cores is None:
+        return f"{demand}; {measure}"
+    if delivers is None:
+        return f"{demand}, which takes {cores:,} cores; give --host_cores to compare"
+    if delivers >= needed:
+        return f"keeps up: {demand}, and delivers {delivers:,.0f}"
+    return f"does not keep up: {demand}, which takes {cores:,} cores, and delivers {delivers:,.0f}"
+
+
 def _table(*headers: str, left: int = 0, title: str | None = None) -> Table:
     """A table whose columns after the first `left` are numbers."""
     table = Table(*headers, title=title, title_justify="left")
@@ -99,8 +183,12 @@ def _kilobytes(size: int) -> str:
     return f"{size / 1e3:,.1f} kB" if size >= 1e3 else f"{size} B"
 
 
-def _megabytes(size: int) -> str:
+def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.2f} MB"
+
+
+def _memory(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else _megabytes(size)
 
 
 def _latency_headers(batch_sizes: Iterable[int]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from slimjax.interop.layouts import Layer, Layout, blocks_of
+from slimjax.interop.layouts import Layer, Layout, layers_by_block
+from slimjax.interop.state_dicts import StateDict
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import abstract_variables
 
@@ -50,10 +51,10 @@ class Assignment:
             return share, inputs, height, width
         return share, *others
 
-    def convert(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    def convert(self, state: StateDict) -> np.ndarray:
         """The variable, float32 in Flax's order of axes: convolutions [height, width, in, out], dense [in, out]."""
         axes = {"convolution": (2, 3, 1, 0), "dense": (1, 0), "vector": (0,)}[self.kind]
-        turned = [arrays[entry].transpose(axes) for entry in self.entries]
+        turned = [np.asarray(state[entry], np.float32).transpose(axes) for entry in self.entries]
         return np.ascontiguousarray(np.concatenate(turned, axis=-1), np.float32)
 
 
@@ -81,7 +82,7 @@ def assignments_of(model: SlimmableNetwork, layout: Layout) -> list[Assignment]:
     variables = abstract_variables(model)
     shapes = {path: leaf.shape for path, leaf in flatten_dict(variables).items()}
     assignments = list(_classifier(layout, shapes))
-    for layer in layout.layers(blocks_of(variables["params"])):
+    for layer in layout.layers(layers_by_block(variables["params"])):
         assignments += _kernel(layer, shapes)
         assignments += _norm(layer, layout, shapes)
     if left_out := shapes.keys() - {assignment.path for assignment in assignments}:
@@ -95,7 +96,7 @@ def norms_of(model: SlimmableNetwork, layout: Layout) -> list[Norm]:
     flat = flatten_dict(params, sep="/")
     return [
         Norm(layer.path, layer.norms, private=f"{layer.path}/bn/switch_0/scale" in flat)
-        for layer in layout.layers(blocks_of(params))
+        for layer in layout.layers(layers_by_block(params))
     ]
 
 

@@ -24,12 +24,12 @@ class Layer:
     Attributes:
       path: keys of the layer in the network's variables, joined by slashes.
       kernels: modules that hold its kernel, one for each group of outputs if the checkpoint keeps those apart.
-      norms: modules that hold its batch norm, likewise; none for a classifier, which has a bias.
+      norms: modules that hold its batch norm, likewise.
     """
 
     path: str
     kernels: tuple[str, ...]
-    norms: tuple[str, ...] = ()
+    norms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ LAYOUTS: dict[type[SlimmableNetwork], tuple[Layout, ...]] = {
 """What checkpoints of a family look like, by the class of its networks."""
 
 
-def blocks_of(params: Mapping[str, Any]) -> Blocks:
+def layers_by_block(params: Mapping[str, Any]) -> Blocks:
     """The blocks of a network by its parameters: `block_N/LAYER`, or `block_N_LAYER` where blocks are no modules."""
     blocks: dict[int, list[str]] = {}
     for key, layers in params.items():

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,56 @@ import numpy as np
 
 from slimjax.errors import UserError
 
-StateDict = Mapping[str, np.ndarray]
-"""Arrays by PyTorch's names, float32, without the prefix `module.`."""
+NAME_LENGTH = 100
+"""How much of a name a message gives."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file, with its shape at hand; `np.asarray(stored, np.float32)` makes an array of it.
+
+    Attributes:
+      path: of the file.
+      name: of the entry.
+      tensor: PyTorch's.
+    """
+
+    path: Path
+    name: str
+    tensor: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor, in PyTorch's order of axes."""
+        return tuple(self.tensor.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values, float32 if no dtype is given; UserError if PyTorch cannot convert them."""
+        try:
+            array = self.tensor.detach().float().numpy()
+        except Exception as error:
+            raise UserError(f"{self.path}: {shortened(self.name)} cannot be converted ({_reason(error)})") from error
+        return array if dtype is None else array.astype(dtype, copy=bool(copy))
+
+
+StateDict = Mapping[str, np.ndarray | StoredTensor]
+"""Arrays by PyTorch's names without the prefix `module.`, converted where they are taken."""
 
 WRAPPER = "module."
 """What PyTorch's data parallelism puts before every name."""
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """The arrays of a PyTorch checkpoint: a state_dict, or a dict that holds one under `model`.
+    """The tensors of a PyTorch checkpoint: a state_dict, or a dict that holds one under `model`.
 
-    Nothing of the file is run: it is read with `weights_only=True`, which refuses whatever is not plain data.
+    Nothing of the file is run: it is read with `weights_only=True`, which refuses whatever is not plain data. No tensor
+    is converted: whoever takes one has compared its shape before, which the file is free to claim.
 
     Args:
       path: of a file that `torch.save` wrote.
 
     Returns:
-      Arrays by name, float32. Where all names begin with `module.`, they are without it.
+      Tensors by name. Where all names begin with `module.`, they are without it.
 
     Raises:
       UserError: if PyTorch is not installed, or the file is absent, damaged or not a state_dict.
@@ -40,10 +74,15 @@ def read_state_dict(path: str | Path) -> StateDict:
     if not isinstance(loaded, Mapping) or not loaded:
         held = "an empty dict" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
         raise _not_a_state_dict(path, f"it holds {held}")
-    arrays = {name: _as_array(path, name, value) for name, value in loaded.items()}
-    if all(name.startswith(WRAPPER) for name in arrays):
-        arrays = {name.removeprefix(WRAPPER): array for name, array in arrays.items()}
-    return arrays
+    stored = {name: _stored(path, name, value) for name, value in loaded.items()}
+    if all(name.startswith(WRAPPER) for name in stored):
+        stored = {name.removeprefix(WRAPPER): tensor for name, tensor in stored.items()}
+    return stored
+
+
+def shortened(name: str) -> str:
+    """A name of the file for a message, which no name makes long."""
+    return name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}..."
 
 
 def _load(path: Path) -> Any:
@@ -71,17 +110,26 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:160].rstrip()
 
 
-def _as_array(path: Path, name: Any, value: Any) -> np.ndarray:
+def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
+    """One entry, once it is known to be a named tensor of plain numbers, all of which the file has."""
     import torch
 
+    if not isinstance(name, str):
+        raise _not_a_state_dict(path, f"it has a key of type {type(name).__name__}")
+    told = shortened(name)
     # Names come back in messages, which are one line whatever the file says.
-    if not isinstance(name, str) or not name.isprintable():
-        raise _not_a_state_dict(path, f"it has the key {name!r}")
+    if not name.isprintable():
+        raise _not_a_state_dict(path, f"it has the key {told!r}")
     if not isinstance(value, torch.Tensor):
-        raise _not_a_state_dict(path, f"{name} is of type {type(value).__name__}, not a tensor")
+        raise _not_a_state_dict(path, f"{told} is of type {type(value).__name__}, not a tensor")
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise UserError(f"{path}: {name} is a sparse, quantised or complex tensor; save it as plain floats")
-    return value.detach().to(torch.float32).numpy()
+        raise UserError(f"{path}: {told} is a sparse, quantised or complex tensor; save it as plain floats")
+    held = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > held:
+        raise UserError(
+            f"{path}: {told} has {value.numel()} elements, of which the file holds {held}; save a contiguous tensor"
+        )
+    return StoredTensor(path, name, value)
 
 
 def _not_a_state_dict(path: Path, found: str) -> UserError:

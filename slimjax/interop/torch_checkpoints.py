@@ -1,5 +1,6 @@
 """PyTorch checkpoints of slimmable networks, and torchvision's of plain ones, as variables of a model."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 from slimjax.errors import UserError
 from slimjax.interop.assignments import COUNTER, Assignment, assignments_of, norms_of
 from slimjax.interop.layouts import LAYOUTS, Layout, layouts_of
-from slimjax.interop.state_dicts import StateDict, read_state_dict
+from slimjax.interop.state_dicts import StateDict, read_state_dict, shortened
 from slimjax.models.network import SlimmableNetwork
 
 HANDFUL = 4
@@ -63,7 +64,7 @@ def num_classes_in(state: StateDict, source: str) -> int:
     modules = sorted({layout.classifier for layouts in LAYOUTS.values() for layout in layouts})
     for module in modules:
         if f"{module}.bias" in state:
-            return int(state[f"{module}.bias"].size)
+            return math.prod(state[f"{module}.bias"].shape)
     raise UserError(
         f"{source} has no classifier: none of {', '.join(f'{module}.bias' for module in modules)} is in it; give a "
         "checkpoint of a whole network"
@@ -85,7 +86,7 @@ def _check_switches(model: SlimmableNetwork, layout: Layout, state: StateDict, s
     """UserError that says what to set, if batch norms are private in the file and shared in the model, or otherwise."""
     if not layout.slimmable:
         return
-    switches = {int(found[1]) for name in state if (found := re.search(r"\.bn\.(\d+)\.", name))}
+    switches = {found[1] for name in state if (found := re.search(r"\.bn\.([0-9]{1,3})\.", name))}
     if model.batch_norm == "switchable" and switches and len(switches) != len(model.widths):
         raise UserError(
             f"{source} has batch norms of {len(switches)} widths, but the model has {len(model.widths)}: "
@@ -127,4 +128,4 @@ def _check_entries(model: SlimmableNetwork, assignments: Sequence[Assignment], s
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:HANDFUL]) + (", ..." if len(names) > HANDFUL else "")
+    return ", ".join(map(shortened, names[:HANDFUL])) + (", ..." if len(names) > HANDFUL else "")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
+from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, round_channels
@@ -67,10 +67,20 @@ class MobileNetV2(SlimmableNetwork):
         return WidthPlan(width, tuple(features.items()))
 
     def check_options(self) -> None:
-        """See SlimmableNetwork."""
+        """See SlimmableNetwork; a block that does not expand has as many hidden channels as inputs in every plan."""
         super().check_options()
         if self.tail_bn not in ("shared", "private"):
             raise UserError(f"tail_bn={self.tail_bn!r} is unknown; choose 'shared' or 'private'")
+        for plan in self.resolved_plans():
+            given = plan["stem"]
+            for number, (stage, _) in enumerate(blocks_of(self.stages), start=1):
+                hidden = plan[f"block_{number}_hidden"]
+                if stage.expansion == 1 and hidden != given:
+                    raise UserError(
+                        f"width {plan.width}: block_{number}_hidden={hidden} has to be {given}, its input, as the "
+                        "block does not expand"
+                    )
+                given = plan[f"block_{number}"]
 
     @nn.compact
     def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
@@ -96,8 +106,17 @@ class MobileNetV2(SlimmableNetwork):
         for number, (stage, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features = f"block_{number}", features
             hidden, features = features_of[f"{name}_hidden"], features_of[name]
-            expands = stage.expansion > 1
-            block = InvertedResidual(in_features, hidden, features, batch_norm, strides, expands, self.dtype, name=name)
+            block = InvertedResidual(
+                in_features,
+                hidden,
+                features,
+                batch_norm,
+                strides,
+                expands=stage.expansion > 1,
+                adds=number not in first_blocks(self.stages),
+                dtype=self.dtype,
+                name=name,
+            )
             x = block(x, switch, train)
         tail = features_of["tail"]
         x = ConvNorm(features, tail, self._tail_batch_norm(), dtype=self.dtype, name="tail")(x, switch, train)
@@ -109,7 +128,7 @@ class MobileNetV2(SlimmableNetwork):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise and linear 1x1 projection, added to the input where the shapes agree.
+    """1x1 expansion, 3x3 depthwise and linear 1x1 projection, added to the input inside a stage.
 
     Attributes:
       in_features: input channels of every switch.
@@ -118,6 +137,7 @@ class InvertedResidual(nn.Module):
       batch_norm: makes the batch norms.
       strides: of the depthwise convolution.
       expands: whether there is an expansion; the first block has none.
+      adds: whether the input is added, as in all blocks of a stage but its first; only where the shapes agree.
       dtype: of the computation.
     """
 
@@ -127,6 +147,7 @@ class InvertedResidual(nn.Module):
     batch_norm: BatchNormFactory
     strides: int
     expands: bool
+    adds: bool
     dtype: Any
 
     @nn.compact
@@ -143,7 +164,6 @@ class InvertedResidual(nn.Module):
         x = ConvNorm(
             self.hidden_features, self.features, self.batch_norm, activation=None, dtype=self.dtype, name="project"
         )(x, switch, train)
-        # Rounding or a plan may make the shapes agree at one width only. Each width decides by itself, so that it is
-        # the network that has this width alone, whatever the other widths are.
-        residual = self.strides == 1 and self.in_features[switch] == self.features[switch]
-        return x + inputs if residual else x
+        # A plan may make the shapes agree at one width only. Each width decides by itself, so that it is the network
+        # that has this width alone, whatever the other widths are.
+        return x + inputs if self.adds and self.in_features[switch] == self.features[switch] else x

@@ -1,8 +1,9 @@
 """What all slimmable networks have in common: widths, their plans, and the batch norm that switches with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -39,6 +40,11 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 def blocks_of(stages: Iterable[AnyStage]) -> list[tuple[AnyStage, int]]:
     """The stage and the strides of every block, in the order of the network."""
     return [(stage, stage.strides if index == 0 else 1) for stage in stages for index in range(stage.repeats)]
+
+
+def first_blocks(stages: Sequence[Stage]) -> tuple[int, ...]:
+    """The numbers, from 1, of the blocks that begin a stage."""
+    return tuple(accumulate((stage.repeats for stage in stages[:-1]), initial=1))
 
 
 class SlimmableNetwork(nn.Module):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
+from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, truncate_channels
@@ -62,14 +62,10 @@ class ResNet(SlimmableNetwork):
         for plan in self.resolved_plans():
             for number in range(2, len(blocks_of(self.stages)) + 1):
                 given, outputs = plan[f"block_{number - 1}"], plan[f"block_{number}"]
-                if number not in self._first_blocks() and outputs != given:
+                if number not in first_blocks(self.stages) and outputs != given:
                     raise UserError(
                         f"width {plan.width}: block_{number}={outputs} has to be {given}, as the block before"
                     )
-
-    def _first_blocks(self) -> tuple[int, ...]:
-        """The numbers, from 1, of the blocks that begin a stage."""
-        return tuple(accumulate((stage.repeats for stage in self.stages[:-1]), initial=1))
 
     def __call__(self, images: jax.Array, width: float | None = None, train: bool = False) -> jax.Array:
         """Classifies images at a width.
@@ -127,7 +123,7 @@ class ResNet(SlimmableNetwork):
             x = max_pool(x, window=3, strides=2, padding=1)
         outputs = []
         for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
-            name, in_features, projects = f"block_{number}", features, number in self._first_blocks()
+            name, in_features, projects = f"block_{number}", features, number in first_blocks(self.stages)
             hidden, features = features_of[f"{name}_hidden"], features_of[name]
             block = Bottleneck(in_features, hidden, features, batch_norm, strides, projects, self.dtype, name=name)
             x = block(x, switch, train)

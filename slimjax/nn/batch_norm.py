@@ -90,7 +90,9 @@ class Normaliser(SlimmableLayer):
 
     def _check_switch(self, x: jax.Array, switch: int) -> None:
         if not 0 <= switch < len(self.features) or x.shape[-1] != self.features[switch]:
-            raise UserError(f"{self.name}: {x.shape[-1]} channels at switch {switch}, but its features={self.features}")
+            raise UserError(
+                f"{self.place()}: {x.shape[-1]} channels at switch {switch}, but its features={self.features}"
+            )
 
     def _sizes(self, shared: bool) -> dict[str, int]:
         """Channels allocated under every key: one key for all switches or one for each."""

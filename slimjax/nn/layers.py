@@ -46,6 +46,10 @@ class Variable:
 class SlimmableLayer(nn.Module):
     """A layer that can say what it reads and what it costs, for counting, extracting and freezing."""
 
+    def place(self) -> str:
+        """Where the layer is in its network, as messages call it, such as `block_3/expand/conv`; else its class."""
+        return "/".join(self.path) or type(self).__name__
+
     def variables_read(self, x: jax.Array, *args: Any, **kwargs: Any) -> tuple[Variable, ...]:
         """The variables that a call with these arguments reads, with their active parts."""
         raise NotImplementedError
@@ -61,10 +65,10 @@ def conv_kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.fl
     return jax.random.normal(key, shape, dtype) * (2.0 / (kernel_height * kernel_width * max_features)) ** 0.5
 
 
-def _check_active(layer: nn.Module, what: str, active: int, allocated: int, groups: int = 1) -> None:
+def _check_active(layer: SlimmableLayer, what: str, active: int, allocated: int, groups: int = 1) -> None:
     if not 0 < active <= allocated or active % groups:
         multiple = f" and a multiple of groups={groups}" if groups > 1 else ""
-        raise UserError(f"{layer.name}: {what}={active} has to be between 1 and {allocated}{multiple}")
+        raise UserError(f"{layer.place()}: {what}={active} has to be between 1 and {allocated}{multiple}")
 
 
 def leading_of_groups(values: Any, features: int, groups: int = 1) -> Any:
@@ -116,7 +120,7 @@ class SlimmableConv(SlimmableLayer):
         Raises:
           UserError: if a channel count is beyond the allocated one or not divisible by the groups.
         """
-        features = features or self.max_features
+        features = self.max_features if features is None else features
         _check_active(self, "in_features", x.shape[-1], self.max_in_features, self.groups)
         _check_active(self, "features", features, self.max_features, self._groups_sliced)
         shape = (self.kernel_size, self.kernel_size, self.max_in_features // self.groups, self.max_features)
@@ -145,7 +149,7 @@ class SlimmableConv(SlimmableLayer):
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        in_features, out = x.shape[-1], features or self.max_features
+        in_features, out = x.shape[-1], self.max_features if features is None else features
         kernel = Variable("params", ("kernel",), "kernel", lambda k: self._active_kernel(k, in_features, out))
         bias = Variable("params", ("bias",), "bias", lambda b: self._active_outputs(b, out))
         return (kernel, bias) if self.use_bias else (kernel,)
@@ -222,7 +226,7 @@ class SlimmableDense(SlimmableLayer):
         Raises:
           UserError: if a channel count is beyond the allocated one.
         """
-        features = features or self.max_features
+        features = self.max_features if features is None else features
         in_features = x.shape[-1]
         _check_active(self, "in_features", in_features, self.max_in_features)
         _check_active(self, "features", features, self.max_features)
@@ -234,7 +238,7 @@ class SlimmableDense(SlimmableLayer):
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        in_features, out = x.shape[-1], features or self.max_features
+        in_features, out = x.shape[-1], self.max_features if features is None else features
         kernel = Variable("params", ("kernel",), "kernel", lambda k: k[:in_features, :out])
         bias = Variable("params", ("bias",), "bias", lambda b: b[:out])
         return (kernel, bias) if self.use_bias else (kernel,)

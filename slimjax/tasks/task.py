@@ -48,6 +48,10 @@ class Task(Protocol):
         """The metrics of a batch in evaluation at a width; traced. A `mask` of the batch leaves padding out."""
         ...
 
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a training batch of so many examples."""
+        ...
+
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Endless batches of this host from a step on, the same as an uninterrupted run would have seen."""
         ...

@@ -3,25 +3,33 @@
 import dataclasses
 import errno
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
+from functools import cached_property, partial, reduce
+from operator import getitem
+from typing import IO, Any
 
+import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from slimjax.configs import default
 from slimjax.errors import UserError
+from slimjax.paths import folder_path
 from slimjax.tasks.task import Figures
-from slimjax.training.state import TrainState
+from slimjax.training.locks import lock
+from slimjax.training.state import TrainState, Weights
 from slimjax.versions import package_versions
 
-FORMAT = 1
+FORMAT = 2
 DIRECTORY = "checkpoints"
 MEAN_ERROR = "mean_error"
+# How it trains, not what it is.
+NOT_OF_THE_NETWORK = ("model.batch_norm_momentum",)
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -33,7 +41,9 @@ class Description:
       step: updates done.
       config: the configuration of the run, as plain JSON values.
       num_classes: outputs of the classifier.
-      examples_seen: training examples consumed, which is where the data goes on.
+      examples_seen: training examples consumed; together with the seed and the number of devices it says where the data
+        goes on.
+      num_devices: on which it was trained, among which the images of a step are shared out.
       format: of this description.
     """
 
@@ -41,29 +51,52 @@ class Description:
     config: dict[str, Any]
     num_classes: int
     examples_seen: int
+    num_devices: int
     format: int = FORMAT
 
 
 def describe(config: ConfigDict, num_classes: int, step: int) -> Description:
     """The description of a run's state after `step` updates."""
-    return Description(step, json.loads(config.to_json()), num_classes, step * config.batch_size)
+    return Description(step, _plain(config), num_classes, step * config.batch_size, jax.device_count())
 
 
 class Checkpoints:
-    """The checkpoints of one workdir: the newest few and the best by mean error over the widths."""
+    """The checkpoints of one workdir: the newest few and the best by mean error over the widths.
 
-    def __init__(self, workdir: Path, keep: int = 3) -> None:
-        """Opens the workdir's checkpoints.
+    Any number of processes may read them; one may write, see `claim`.
+    """
+
+    def __init__(self, workdir: os.PathLike[str], keep: int = 3) -> None:
+        """Opens the workdir's checkpoints to read them.
 
         Args:
           workdir: made if it is absent, once something is saved.
           keep: how many of the newest stay; the best stays besides.
         """
-        self.directory = workdir.absolute() / DIRECTORY
+        self.directory = folder_path(os.fspath(workdir), "--workdir") / DIRECTORY
         self._keep = keep
+        self._lock: IO[str] | None = None
+        self._writes = False
+
+    def claim(self) -> None:
+        """Becomes the one that writes here, and removes what a killed one has left half written.
+
+        Raises:
+          UserError: if another process writes here.
+        """
+        if self._writes:
+            return
+        self.close()
+        # Of the processes of one run, the first stands for all.
+        self._lock = lock(self.directory.parent) if jax.process_index() == 0 else None
+        self._writes = True
 
     @cached_property
     def _manager(self) -> ocp.CheckpointManager:
+        # orbax reads them when it starts, and says nothing of which one is damaged.
+        for metrics in sorted(self.directory.glob("*/metrics/metrics")):
+            with _damage_told(metrics.parents[1]):
+                json.loads(metrics.read_text())
         newest = LatestN(self._keep)
         best = BestN(n=1, get_metric_fn=lambda m: m[MEAN_ERROR], reverse=True, keep_checkpoints_without_metrics=False)
         return ocp.CheckpointManager(
@@ -72,7 +105,9 @@ class Checkpoints:
                 preservation_policy=AnyPreservationPolicy([newest, best]),
                 best_fn=lambda m: m[MEAN_ERROR],
                 best_mode="min",
-                cleanup_tmp_directories=True,
+                # What looks abandoned may be what another process is writing just now.
+                cleanup_tmp_directories=self._writes,
+                create=self._writes,
                 save_root_metadata=False,
                 # orbax would otherwise leave out, in silence, a checkpoint that falls due while one is being written.
                 enable_should_save_is_saving_in_progress_check=False,
@@ -87,7 +122,7 @@ class Checkpoints:
     def save(
         self, state: TrainState, description: Description, figures: Mapping[float, Figures], best_figure: str
     ) -> None:
-        """Copies the state and writes it in the background.
+        """Copies the state and writes it in the background, after `claim`.
 
         Args:
           state: the state after `description.step` updates.
@@ -95,6 +130,7 @@ class Checkpoints:
           figures: of every width, if they were evaluated at this step; empty otherwise.
           best_figure: the one whose mean over the widths decides which checkpoint is the best.
         """
+        self.claim()
         metrics = {MEAN_ERROR: sum(f[best_figure] for f in figures.values()) / len(figures)} if figures else None
         saved = self._manager.save(
             description.step,
@@ -118,6 +154,7 @@ class Checkpoints:
             stored = dict(restored["description"])
             if stored["format"] != FORMAT:
                 raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
+            stored["config"] = _completed(stored["config"], _plain(default.get_config()))
             return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
 
     def restore(self, step: int, state: Any) -> TrainState:
@@ -133,8 +170,8 @@ class Checkpoints:
         with _damage_told(self.directory / str(step)):
             return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(state)))["state"]
 
-    def restore_weights(self, step: int, state: Any) -> TrainState:
-        """Parameters and statistics of a checkpoint, without the optimiser's state, whatever that was.
+    def restore_weights(self, step: int, state: Any) -> Weights:
+        """The weights of a checkpoint that are to be used, moving averages where it has some; nothing else is read.
 
         Args:
           step: of the checkpoint.
@@ -143,16 +180,18 @@ class Checkpoints:
         Raises:
           UserError: if the checkpoint is damaged or holds something else.
         """
-        weights = {"step": state.step, "params": state.params, "batch_stats": state.batch_stats}
+        weights = {"params": state.params, "batch_stats": state.batch_stats}
+        has_averages = self.description(step).config["ema_decay"] > 0
+        wanted = {"averaged": weights} if has_averages else weights
         with _damage_told(self.directory / str(step)):
             arguments = ocp.args.PyTreeRestore(
-                weights, restore_args=ocp.checkpoint_utils.construct_restore_args(weights), partial_restore=True
+                wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
             )
             with ocp.CheckpointManager(
                 self.directory, item_handlers={"state": ocp.PyTreeCheckpointHandler()}
             ) as manager:
                 restored = manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
-            return TrainState(**restored, opt_state=())
+            return Weights(**(restored["averaged"] if has_averages else restored))
 
     def find(self, which: str) -> int:
         """The step of the `latest` or `best` checkpoint, or of the one with a given number.
@@ -179,13 +218,17 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes writing."""
+        """Finishes writing, and lets others write."""
         if "_manager" in self.__dict__:
             self._manager.close()
+            del self._manager
+        if self._lock:
+            self._lock.close()
+        self._lock, self._writes = None, False
 
 
 def check_same_network(
-    stored: Description, config: ConfigDict, num_classes: int, path: Path, source: str = "--workdir"
+    stored: Description, config: ConfigDict, num_classes: int, path: epath.Path, source: str = "--workdir"
 ) -> None:
     """UserError that names what differs, if a checkpoint is of another network than the configuration's.
 
@@ -196,7 +239,7 @@ def check_same_network(
       path: of the checkpoint.
       source: the setting that named the checkpoint.
     """
-    differences = _differences(stored.config["model"], json.loads(config.to_json())["model"], "model")
+    differences = _differences(stored.config["model"], _plain(config)["model"], "model", NOT_OF_THE_NETWORK)
     if stored.num_classes != num_classes:
         differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
     if differences:
@@ -206,14 +249,14 @@ def check_same_network(
         )
 
 
-def check_continues(stored: Description, config: ConfigDict, path: Path) -> None:
+def check_continues(stored: Description, config: ConfigDict, path: epath.Path) -> None:
     """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
-    given = json.loads(config.to_json())
-    # The order of the data follows from these, and the place of each stage of incremental training.
-    fixed = ["optimizer", "batch_size", "switch_rule", "seed"]
+    given = _plain(config)
+    # What a state holds and where the data goes on follow from these, and the place of incremental training's stages.
+    fixed = ["optimizer", "batch_size", "switch_rule", "seed", "ema_decay", "dataset.name", "dataset.train_split"]
     if config.switch_rule == "incremental":
         fixed += ["num_train_steps", "num_epochs"]
-    differences = [line for key in fixed for line in _differences(stored.config[key], given[key], key)]
+    differences = [line for key in fixed for line in _differences(_at(stored.config, key), _at(given, key), key)]
     if differences:
         raise UserError(
             f"{path} cannot be resumed: {'; '.join(differences)}. Take the old settings, or start a new workdir with "
@@ -222,24 +265,46 @@ def check_continues(stored: Description, config: ConfigDict, path: Path) -> None
 
 
 def changed_settings(stored: Description, config: ConfigDict) -> list[str]:
-    """What differs between a checkpoint's configuration and this one, a line each."""
-    return _differences(stored.config, json.loads(config.to_json()), "")
+    """What differs between a checkpoint's configuration and devices and those of here, a line each."""
+    devices = _differences(stored.num_devices, jax.device_count(), "devices, which see other images from here on")
+    return devices + _differences(stored.config, _plain(config), "")
 
 
-def _differences(stored: Any, given: Any, prefix: str) -> list[str]:
+def _completed(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the keys that were added since, whose defaults do what was done without them."""
+    sections = {key: _completed(stored[key], value) for key, value in defaults.items() if isinstance(value, dict)}
+    return defaults | stored | sections
+
+
+def _differences(stored: Any, given: Any, prefix: str, ignored: Collection[str] = ()) -> list[str]:
+    if prefix in ignored:
+        return []
     if isinstance(stored, dict) and isinstance(given, dict):
         keys = sorted(stored.keys() | given.keys())
         dot = "." if prefix else ""
-        return [line for key in keys for line in _differences(stored.get(key), given.get(key), f"{prefix}{dot}{key}")]
-    return [] if stored == given else [f"{prefix}: {_plain(stored)} in the checkpoint, {_plain(given)} here"]
+        return [
+            line
+            for key in keys
+            for line in _differences(stored.get(key), given.get(key), f"{prefix}{dot}{key}", ignored)
+        ]
+    return [] if stored == given else [f"{prefix}: {_text(stored)} in the checkpoint, {_text(given)} here"]
 
 
-def _plain(value: Any) -> str:
+def _at(config: dict[str, Any], key: str) -> Any:
+    return reduce(getitem, key.split("."), config)
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON has it."""
+    return json.loads(config.to_json())
+
+
+def _text(value: Any) -> str:
     return str(tuple(value)) if isinstance(value, list) else str(value)
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _damage_told(path: epath.Path) -> Iterator[None]:
     """Turns what orbax raises about a checkpoint into a UserError that names the checkpoint."""
     previous = sys.unraisablehook
     sys.unraisablehook = partial(_without_abandoned_reads, previous)

@@ -34,7 +34,8 @@ class Evaluator:
         batches = device_batches(self._mesh, self._task.eval_batches())
         for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
             if not self._programs:
-                self._compile(params, batch_stats, batch)
+                with self._progress.announced("compiling the evaluation"):
+                    self._compile(params, batch_stats, batch)
             for width, program in self._programs.items():
                 metrics = settled(self._mesh, program(params, batch_stats, batch))
                 totals[width] = totals[width].merge(metrics) if width in totals else metrics

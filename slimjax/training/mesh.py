@@ -1,5 +1,6 @@
 """Devices: one mesh with a single axis `data`, over which batches are split and everything else is replicated."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec(DATA)
 
 
-def data_mesh() -> Mesh:
-    """All devices of all hosts along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices along the axis `data`: the given ones, or all of all hosts."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -52,13 +54,15 @@ def _extra(platform: str) -> str:
     return {"gpu": "cuda", "tpu": "tpu"}.get(platform, platform)
 
 
-def check_batch_size(batch_size: int, device_count: int) -> None:
-    """UserError unless the global batch divides evenly, and with at least one image, over the devices."""
-    if batch_size < 1 or batch_size % device_count:
-        nearest = max(1, round(batch_size / device_count)) * device_count
-        raise UserError(
-            f"batch_size={batch_size} does not divide over {device_count} devices; the nearest that does is {nearest}"
-        )
+def check_batch_size(batch_size: int, device_count: int, accumulate_steps: int = 1) -> None:
+    """UserError unless the global batch divides evenly, with at least one image, over the devices and their parts."""
+    if accumulate_steps < 1:
+        raise UserError(f"accumulate_steps={accumulate_steps} has to be at least 1, which takes a batch at once")
+    parts = device_count * accumulate_steps
+    if batch_size < 1 or batch_size % parts:
+        among = f"{device_count} devices" + (f" in accumulate_steps={accumulate_steps}" if accumulate_steps > 1 else "")
+        nearest = max(1, round(batch_size / parts)) * parts
+        raise UserError(f"batch_size={batch_size} does not divide over {among}; the nearest that does is {nearest}")
 
 
 def group_devices(device_count: int, group_size: int) -> tuple[tuple[int, ...], ...] | None:

@@ -1,11 +1,12 @@
 """Where metrics go: TensorBoard event files and a JSON-lines file, beside the checkpoints."""
 
 import json
+import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 # Before clu, which imports TensorFlow with all its chatter.
 import slimjax.tensorflow_import  # noqa: F401  isort: skip
@@ -15,14 +16,18 @@ from clu.metric_writers import MetricWriter
 from slimjax.tasks.task import Figures
 
 JSON_LINES = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class JsonLinesWriter(MetricWriter):
-    """Appends one JSON object for each step: `{"step": 20, "train/loss/width_0.5": 1.3, ...}`."""
+    """Appends one JSON object for each step: `{"step": 20, "train/loss/width_0.5": 1.3, ...}`.
 
-    def __init__(self, path: Path, start_step: int) -> None:
+    What is not a finite number is null, as JSON has it.
+    """
+
+    def __init__(self, path: epath.Path, start_step: int) -> None:
         """Opens the file; lines of steps after `start_step`, which a killed run has left, are dropped."""
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
+        kept = [line for line in _whole_lines(path) if _step_of(line) <= start_step]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Renamed into place: a kill in between must not cost the lines that are there.
         rewritten = path.with_suffix(".rewritten")
@@ -32,7 +37,7 @@ class JsonLinesWriter(MetricWriter):
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """See clu's MetricWriter."""
-        plain = {name: float(np.asarray(value)) for name, value in scalars.items()}
+        plain = {name: _finite(float(np.asarray(value))) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": int(step), **plain}) + "\n")
         self._file.flush()
 
@@ -53,12 +58,12 @@ class JsonLinesWriter(MetricWriter):
     write_summaries = _unsupported
 
 
-def create_writer(workdir: Path, start_step: int, leads: bool) -> MetricWriter:
+def create_writer(workdir: epath.Path, start_step: int, leads: bool) -> MetricWriter:
     """A writer of both kinds for the process that writes logs, and one that writes nothing for the others."""
     if not leads:
         return metric_writers.MultiWriter([])
     lines = JsonLinesWriter(workdir / JSON_LINES, start_step)
-    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / "tensorboard")), lines])
+    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / TENSORBOARD)), lines])
 
 
 def scalars_of(split: str, figures: Mapping[float, Figures]) -> Figures:
@@ -66,7 +71,19 @@ def scalars_of(split: str, figures: Mapping[float, Figures]) -> Figures:
     return {f"{split}/{name}/width_{w:g}": value for w, row in figures.items() for name, value in row.items()}
 
 
-def _whole_lines(path: Path) -> list[str]:
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinity, which no run reaches, for one that nobody can read."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _whole_lines(path: epath.Path) -> list[str]:
     """Lines of a file that end in a newline: a killed run may have left half of one."""
     if not path.exists():
         return []

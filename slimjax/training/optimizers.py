@@ -78,7 +78,7 @@ def parse_options(text: str) -> dict[str, Any]:
         if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError):
         raise UserError(f"optimizer.options={text!r} has to read like 'momentum=0.9, nesterov=True'") from None
 
 

@@ -2,18 +2,22 @@
 
 import os
 import signal
+import sys
 from types import FrameType, TracebackType
 from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
 
+from slimjax.cli import INTERRUPTED
+
 
 class StopSignals:
     """Notes SIGTERM and SIGINT instead of dying of them, so that the loop can save first.
 
-    A second SIGINT ends the program at once. Where there are several processes, a signal to one of them stops all at
-    the same step: JAX passes the SIGTERM of one on to the others, so that is left to JAX, and SIGINT becomes one.
+    A second SIGINT ends the program at once, without waiting for anything. Where there are several processes, a signal
+    to one of them stops all at the same step: JAX passes the SIGTERM of one on to the others, so that is left to JAX,
+    and SIGINT becomes one.
 
     Attributes:
       received: the signal that came to this process, or None.
@@ -43,11 +47,25 @@ class StopSignals:
         del frame
         self.received = signal.Signals(number)
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _end)
+            _write("SIGINT: saving after this step; once more to end at once, without saving")
             if not self._is_alone:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def exit_code(self) -> int:
         """0 after SIGTERM, which is how machines are taken back in good order; 130 after Ctrl-C, as shells expect."""
-        return 130 if self.received == signal.SIGINT else 0
+        return INTERRUPTED if self.received == signal.SIGINT else 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Leaves at once: an exception would wait for threads that compile or write. What is saved is whole, always."""
+    del number, frame
+    if sys.stderr.isatty():
+        _write("\x1b[?25h")  # The cursor, which the bars hide.
+    os._exit(INTERRUPTED)
+
+
+def _write(line: str) -> None:
+    """Writes to stderr from within a signal handler, where Python's own buffers may be in use."""
+    os.write(sys.stderr.fileno(), f"\n{line}\n".encode())

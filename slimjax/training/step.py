@@ -15,133 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from slimjax.compilation import compile_all, compiler_options
-from slimjax.errors import UserError
-from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
+from slimjax.training.algorithm import (
+    LocalSums,
+    StepMetrics,
+    add_width,
+    reduced_update,
+    summed_gradients,
+    trained_elements,
+)
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
 from slimjax.training.switches import Stage, Turn
-
-
-class LocalSums(struct.PyTreeNode):
-    """What the widths of a step have left on one device, before anything is reduced.
-
-    Both are trees like the network's; between widths and programs they are flat, by path, and may be a part of it only.
-
-    Attributes:
-      gradients: of the sum of the losses of the widths so far, float32.
-      batch_stats: running statistics, updated by each width in its turn.
-    """
-
-    gradients: Tree
-    batch_stats: Tree
-
-
-class StepMetrics(struct.PyTreeNode):
-    """What a step reports, summed over the devices.
-
-    Attributes:
-      widths: metrics of every width of the step.
-      gradient_norm: global norm of the summed gradients, before clipping.
-      parameter_norm: global norm of the parameters after the update; it is finite only if they all are.
-    """
-
-    widths: dict[float, Any]
-    gradient_norm: jax.Array
-    parameter_norm: jax.Array
-
-
-def add_width(task: Task, width: float, params: Flat, sums: LocalSums, batch: Tree) -> tuple[LocalSums, Any]:
-    """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
-
-    Args:
-      task: whose loss is differentiated.
-      width: to switch to.
-      params: at least those that the width reads.
-      sums: of the widths before it; the gradient of a parameter that is not among them begins here.
-      batch: arrays whose leading axis counts the device's examples.
-
-    Returns:
-      The sums with this width's share, and the metrics of the width, of this device alone.
-    """
-    gradients, (batch_stats, metrics) = jax.grad(task.loss, has_aux=True)(
-        unflatten_dict(params), unflatten_dict(sums.batch_stats), batch, width
-    )
-    added = {path: sums.gradients.get(path, 0.0) + value for path, value in flatten_dict(gradients).items()}
-    return LocalSums(added, sums.batch_stats | flatten_dict(batch_stats)), metrics
-
-
-def summed_gradients(
-    task: Task, widths: tuple[float, ...], params: Tree, batch_stats: Tree, batch: Tree
-) -> tuple[LocalSums, dict[float, Any]]:
-    """Gradients of the sum of all widths' losses on one device's share of a batch (SNet, algorithm 1, lines 6-11).
-
-    Args:
-      task: whose loss is differentiated.
-      widths: in the order in which they run.
-      params: the shared parameters at their widest.
-      batch_stats: running statistics of all widths.
-      batch: arrays whose leading axis counts the device's examples.
-
-    Returns:
-      The sums, not yet reduced over devices, and the metrics of every width.
-
-    Raises:
-      UserError: if `widths` is empty.
-    """
-    if not widths:
-        raise UserError("a step needs at least one width")
-    metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
-    for width in widths:
-        sums, metrics[width] = add_width(task, width, flatten_dict(params), sums, batch)
-    return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
-
-
-def reduced_update(
-    tx: optax.GradientTransformation, trained: Tree | None, state: TrainState, sums: LocalSums
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Reduces the sums over the devices, once, and updates the parameters (SNet, algorithm 1, line 12).
-
-    Args:
-      tx: the optimiser.
-      trained: which elements of the parameters may change, like `params` with booleans; None lets all change.
-      state: before the step.
-      sums: of this device.
-
-    Returns:
-      The next state and StepMetrics' norms.
-    """
-    gradients, batch_stats = jax.lax.pmean((sums.gradients, sums.batch_stats), DATA)
-    # Masked before, so that clipping sees what can move, and after, since weight decay moves what has no gradient.
-    gradients = _masked(gradients, trained)
-    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, _masked(updates, trained))
-    norms = {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
-    return TrainState(state.step + 1, params, batch_stats, opt_state), norms
-
-
-def _masked(values: Tree, trained: Tree | None) -> Tree:
-    if trained is None:
-        return values
-    return jax.tree.map(lambda value, mask: jnp.where(mask, value, 0.0), values, trained)
-
-
-def trained_elements(task: Task, turn: Turn) -> Tree | None:
-    """Which elements of the parameters a turn may change, None being all; see Stage."""
-    if turn.stage is None:
-        return None
-    read = [active_masks(task.model, width) for width in turn.widths]
-    trained = jax.tree.map(lambda *masks: sum(masks) > 0, *read)
-    if turn.stage.frozen is None:
-        return trained
-    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.stage.frozen))
-
 
 ProgramKey = tuple[str, tuple[float, ...], Stage | None]
 """What a compiled program does, for which widths, and in which stage of incremental training."""
@@ -150,7 +40,16 @@ ProgramKey = tuple[str, tuple[float, ...], Stage | None]
 class TrainStep:
     """Runs steps, compiling what a turn needs when it first comes up."""
 
-    def __init__(self, task: Task, tx: optax.GradientTransformation, mesh: Mesh, fused: bool) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tx: optax.GradientTransformation,
+        mesh: Mesh,
+        fused: bool,
+        *,
+        accumulate_steps: int = 1,
+        ema_decay: float = 0.0,
+    ) -> None:
         """Prepares the step.
 
         Args:
@@ -158,8 +57,11 @@ class TrainStep:
           tx: the optimiser.
           mesh: of all devices, with the axis `data`.
           fused: one program for the whole step rather than one for each width and one for the update.
+          accumulate_steps: parts in which each device takes its share of a batch, see `add_width`.
+          ema_decay: of the weights' moving averages, in states that have some.
         """
         self.fused = fused
+        self._accumulate_steps, self._ema_decay = accumulate_steps, ema_decay
         self._task, self._tx, self._mesh = task, tx, mesh
         self._parts = Parts(task.model)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
@@ -217,6 +119,48 @@ class TrainStep:
             )
         return [self._compiled[key] for key in keys]
 
+    def lower(self, state: TrainState, batch: Tree, turn: Turn) -> dict[str, jax.stages.Lowered]:
+        """The programs of a turn before they are compiled, by what they do, in the order in which they run.
+
+        Args:
+          state: shapes of a state.
+          batch: shapes of a global batch.
+          turn: whose programs.
+        """
+        programs = {}
+        for key in self._keys(turn):
+            kind, widths, _ = key
+            programs[f"width {widths[0]:g}" if kind in ("first", "next") else kind] = self._lower(
+                key, turn, state, batch
+            )
+        return programs
+
+    def alive_beside(self, state: TrainState, batch: Tree, turn: Turn) -> list[Tree]:
+        """Shapes of what a step keeps on its devices beside the arguments of each program of a turn.
+
+        Args:
+          state: shapes of a state, with shardings.
+          batch: shapes of a global batch, with shardings.
+          turn: whose programs.
+
+        Returns:
+          Trees of shapes with shardings, in the order of the programs.
+        """
+        if self.fused:
+            return [()]
+        params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+        idle = [width for width in self._task.model.widths if width not in turn.widths]
+        beside: list[Tree] = []
+        for number, width in enumerate(turn.widths):
+            read = self._parts.read_by(width, params), self._parts.read_by(width, batch_stats, own_only=number > 0)
+            unread = [
+                {path: leaf for path, leaf in arrays.items() if path not in taken}
+                for arrays, taken in zip((params, batch_stats), read, strict=True)
+            ]
+            handed_on = [self._stacked(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
+            beside.append((state.step, state.opt_state, unread, handed_on))
+        return [*beside, batch]
+
     def _keys(self, turn: Turn) -> list[ProgramKey]:
         if self.fused:
             return [("fused", turn.widths, turn.stage)]
@@ -230,13 +174,13 @@ class TrainStep:
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
         kind, widths, _ = key
         if kind == "fused":
-            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+            update = self._reduced_update(turn)
             program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
             return program.lower(state, batch)
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
         shared = self._stacked(None, params, batch_stats)
         if kind == "update":
-            update = partial(reduced_update, self._tx, trained_elements(self._task, turn))
+            update = self._reduced_update(turn)
             in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED)
             program = self._jit(self._update(update), in_specs, REPLICATED, donate=(0,))
             own = {width: self._stacked(width, params, batch_stats) for width in self._task.model.widths}
@@ -249,9 +193,13 @@ class TrainStep:
         program = self._jit(self._next(widths[0]), in_specs, (SPLIT, REPLICATED), donate=(2,))
         return program.lower(reads, self._parts.only(widths[0], batch_stats), shared, batch)
 
+    def _reduced_update(self, turn: Turn) -> Callable[..., Any]:
+        return partial(reduced_update, self._tx, trained_elements(self._task, turn), self._ema_decay)
+
     def _first(self, width: float) -> Callable[..., Any]:
         def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[tuple[LocalSums, LocalSums], Any]:
-            sums, metrics = add_width(self._task, width, params, LocalSums({}, batch_stats), batch)
+            nothing = LocalSums({}, batch_stats)
+            sums, metrics = add_width(self._task, width, params, nothing, batch, self._accumulate_steps)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
@@ -260,7 +208,7 @@ class TrainStep:
         def program(params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree) -> tuple[Any, Any]:
             shared = _unstack(stacked)
             so_far = LocalSums(shared.gradients, shared.batch_stats | own_stats)
-            sums, metrics = add_width(self._task, width, params, so_far, batch)
+            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
@@ -290,7 +238,9 @@ class TrainStep:
 
     def _whole(self, widths: tuple[float, ...], update: Callable[..., Any]) -> Callable[..., Any]:
         def program(state: TrainState, batch: Tree) -> tuple[TrainState, StepMetrics]:
-            sums, metrics = summed_gradients(self._task, widths, state.params, state.batch_stats, batch)
+            sums, metrics = summed_gradients(
+                self._task, widths, state.params, state.batch_stats, batch, self._accumulate_steps
+            )
             state, norms = update(state, sums)
             return state, StepMetrics(jax.lax.psum(metrics, DATA), **norms)
 
@@ -315,8 +265,10 @@ class TrainStep:
     def _stacked(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
         """Shapes of a part of the sums as it travels between programs: every device's own along a leading axis."""
         sums = LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
-        count = self._mesh.size
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), sums)
+        count, sharding = self._mesh.size, NamedSharding(self._mesh, SPLIT)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=sharding), sums
+        )
 
     def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
         """What a width that does not run hands on, so that one program updates after whatever widths have run."""

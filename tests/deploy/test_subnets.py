@@ -22,7 +22,7 @@ from slimjax.training.state import TrainState
 from slimjax.training.step import TrainStep
 from slimjax.training.switches import Turn
 
-# At .25, block 1 of MobileNet v2 has as many outputs as inputs, and at the other widths it has not.
+# At .25, block 1 of MobileNet v2 has as many outputs as inputs, and at the other widths it has not: no residual at any.
 WIDTHS = (0.25, 0.75, 1.4)
 MODELS = [
     ("mobilenet_v1", {}),

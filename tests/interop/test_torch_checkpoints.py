@@ -2,13 +2,14 @@
 
 import pickle
 from collections import OrderedDict
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slimjax import UserError, create_model, load_torch_checkpoint
+from slimjax import UserError, create_model, fold_batch_norm, load_torch_checkpoint
 
 pytestmark = pytest.mark.torch
 
@@ -17,6 +18,8 @@ WIDTHS_V1, WIDTHS_V2, SHUFFLE = (0.25, 0.5, 0.75, 1.0), (0.35, 0.5, 0.75, 1.0), 
 NETWORKS = {
     "mobilenet_v1_tiny": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1), 16),
     "mobilenet_v2_tiny": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2), 16),
+    # At .25 the first block has as many outputs as inputs, and yet no residual.
+    "mobilenet_v2_tiny at .25": ((0.25, 1.0), lambda n: n.mobilenet_v2((0.25, 1.0)), 16),
     "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2), 48),
     "resnet_tiny": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET_TINY_STAGES, stem=(16, 3, 1)), 16),
     "resnet50": ((0.25, 1.0), lambda n: n.resnet((0.25, 1.0), n.RESNET50_STAGES), 64),
@@ -26,6 +29,13 @@ NETWORKS = {
     "mobilenet_v2 of torchvision": ((1.0,), lambda n: n.torchvision_mobilenet_v2(), 48),
 }
 """By model: widths, the PyTorch network, pixels."""
+PUBLISHED = {
+    "mobilenet_v1": (WIDTHS_V1, lambda n: n.mobilenet_v1(WIDTHS_V1, n.V1_STAGES, stem_stride=2, classes=1000)),
+    "mobilenet_v2": (WIDTHS_V2, lambda n: n.mobilenet_v2(WIDTHS_V2, n.V2_STAGES, stem_stride=2, classes=1000)),
+    "shufflenet": (SHUFFLE, lambda n: n.shufflenet(SHUFFLE, n.SHUFFLE_STAGES, classes=1000)),
+    "resnet50": (WIDTHS_V1, lambda n: n.resnet(WIDTHS_V1, n.RESNET50_STAGES, classes=1000)),
+}
+"""By model of a published row: its widths and the PyTorch network, of 1000 classes for 224 pixels."""
 
 
 def saved(folder, content):
@@ -58,6 +68,31 @@ def test_logits_are_those_of_the_pytorch_network_at_every_width(networks, tmp_pa
     assert jax.tree.structure(variables) == jax.tree.structure(shapes)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
     assert_same_logits(networks, model, variables, network, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_network_gives_pytorchs_logits_at_full_size(networks, tmp_path, name):
+    widths, build = PUBLISHED[name]
+    network, model = networks.randomised(build(networks), len(widths) - 1), create_model(name, widths, 1000)
+    variables = load_torch_checkpoint(model, saved(tmp_path, network.state_dict()))
+    assert_same_logits(networks, model, variables, network, 224)
+    assert_folds_to_exact_logits(networks, model, variables, network)
+
+
+def assert_folds_to_exact_logits(networks, model, variables, network):
+    """Folded beside the shared kernels and at each width alone, within 1e-5 of PyTorch's logits in float64."""
+    images, folded = np.random.default_rng(2).normal(size=(2, 224, 224, 3)), fold_batch_norm(model, variables)
+    network.double()
+    for switch, width in enumerate(model.widths):
+        exact = networks.logits_at(network, switch, images)
+        lean = fold_batch_norm(model, variables, width)
+        errors = []
+        for (one, own), asked in ((folded, width), (lean, None), ((model, variables), width)):
+            logits = jax.jit(partial(one.apply, width=asked))(own, images.astype(np.float32))
+            errors.append(np.abs(logits - exact).max() / np.abs(exact).max())
+        print("width {}: {:.1e} folded beside the kernels, {:.1e} alone; {:.1e} unfolded".format(width, *errors))
+        assert max(errors[:2]) < 1e-5
 
 
 def test_a_private_batch_norm_after_the_tail(networks, tmp_path):
@@ -93,6 +128,12 @@ REFUSED = {
     "empty": (lambda torch: {}, "is not a state_dict: it holds an empty dict"),
     "number": (lambda torch: {"epoch": 3, "weight": torch.zeros(1)}, "epoch is of type int, not a tensor"),
     "name": (lambda torch: {"a\nb": torch.zeros(1)}, r"is not a state_dict: it has the key 'a\\nb'"),
+    "long name": (lambda torch: {f"a.bn.{'1' * 5000}.weight": 3}, r"a.bn.1{50,}\.\.\. is of type int"),
+    "number as name": (lambda torch: {3: torch.zeros(1)}, "it has a key of type int"),
+    "repeated": (
+        lambda torch: {"weight": torch.zeros(1).expand(10**6, 10**6)},
+        "weight has 1000000000000 elements, of which the file holds 1; save a contiguous tensor",
+    ),
     "sparse": (lambda torch: {"weight": torch.zeros(1).to_sparse()}, "weight is a sparse, quantised or complex tensor"),
 }
 
@@ -103,7 +144,23 @@ def test_what_is_no_state_dict_is_refused(networks, tmp_path, what):
     with pytest.raises(UserError, match=message) as caught:
         load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), saved(tmp_path, content(networks.torch)))
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
     assert "trust" not in str(caught.value), "PyTorch's advice to load it unsafely is not passed on"
+
+
+def test_an_entry_is_not_converted_before_its_shape_is_compared(networks, tmp_path):
+    torch, model = networks.torch, create_model("mobilenet_v1_tiny", (0.5, 1.0), 7)
+    state = networks.mobilenet_v1((0.5, 1.0)).state_dict()
+    nowhere = torch.empty(10**6, 10**6, device="meta")
+    for change, message in [
+        ({"classifier.0.weight": nowhere}, r"classifier.0.weight \(1000000, 1000000\) in the file and \(7, 256\)"),
+        ({"extra.weight": nowhere}, "1 unexpected: extra.weight"),
+        ({"classifier.0.weight": nowhere[:7, :256]}, "classifier.0.weight cannot be converted"),
+        ({f"features.0.1.bn.{'9' * 5000}.weight": torch.zeros(1)}, r"1 unexpected: features.0.1.bn.9+\.\.\.\. Build"),
+    ]:
+        with pytest.raises(UserError, match=message) as caught:
+            load_torch_checkpoint(model, saved(tmp_path, state | change))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

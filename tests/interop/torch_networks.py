@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 GROUPS = 3
-V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2))
+V1_TINY_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2))
+V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 V2_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 RESNET50_STAGES = ((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2))
 RESNET_TINY_STAGES = ((64, 1, 1), (128, 1, 2), (256, 1, 2))
@@ -167,13 +168,13 @@ def conv_norm_relu6(*arguments, **options):
     return conv_norm(*arguments, activation=nn.ReLU6, **options)
 
 
-def mobilenet_v1(widths, classes=7):
+def mobilenet_v1(widths, stages=V1_TINY_STAGES, stem_stride=1, classes=7):
     def scaled(count):
         return [round8(count * width) for width in widths]
 
     inputs = scaled(32)
-    features = [nn.Sequential(*conv_norm_relu6([3] * len(widths), inputs, 3))]
-    for count, repeats, first_stride in V1_STAGES:
+    features = [nn.Sequential(*conv_norm_relu6([3] * len(widths), inputs, 3, stem_stride))]
+    for count, repeats, first_stride in stages:
         for index in range(repeats):
             outputs = scaled(count)
             depthwise = conv_norm_relu6(inputs, inputs, 3, first_stride if index == 0 else 1, depthwise=True)

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from slimjax import create_model
+from slimjax.models.network import Stage
 from slimjax.models.resnet import Bottleneck
 from slimjax.nn import SwitchableBatchNorm
 
@@ -47,18 +48,25 @@ def test_block_is_plain_layers(rng, strides, features, projects):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_stage_features_are_what_the_classifier_sees():
-    model = create_model("resnet_tiny", (0.5, 1.0), 5)
+def test_stage_features_are_the_outputs_of_the_stages_last_blocks():
+    model = create_model("resnet_tiny", (0.5, 1.0), 5, stages=(Stage(64, 2, 1), Stage(128, 3, 2), Stage(256, 2, 2)))
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     variables = jax.jit(model.init)(jax.random.key(0), images)
 
     @jax.jit
     def both(variables):
         features = model.apply(variables, images, width=0.5, method="stage_features")
-        return features, model.apply(variables, images, width=0.5)
+        logits, captured = model.apply(
+            variables, images, width=0.5, capture_intermediates=lambda module, _: isinstance(module, Bottleneck)
+        )
+        return features, logits, captured["intermediates"]
 
-    features, logits = both(variables)
+    features, logits, captured = both(variables)
     assert [f.shape for f in features] == [(2, 16, 16, 32), (2, 8, 8, 64), (2, 4, 4, 128)]
+    outputs = [captured[f"block_{number}"]["__call__"][0] for number in range(1, 8)]
+    for feature, last in zip(features, (2, 5, 7), strict=True):
+        np.testing.assert_array_equal(feature, outputs[last - 1])
+        assert (feature != outputs[last - 2]).any(), "the block before has the same shape and other values"
     classifier = variables["params"]["classifier"]
     expected = features[-1].mean((1, 2)) @ classifier["kernel"][:128] + classifier["bias"]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)

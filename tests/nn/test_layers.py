@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from slimjax.errors import UserError
-from slimjax.nn import SlimmableConv, SlimmableDense, SlimmableDepthwiseConv
+from slimjax.nn import SlimmableConv, SlimmableDense, SlimmableDepthwiseConv, SwitchableBatchNorm
+from slimjax.nn.blocks import BatchNormFactory, ConvNorm
 
 
 def images(rng, channels, size=7):
@@ -162,15 +163,39 @@ def test_initialisation_is_that_of_the_facts():
 @pytest.mark.parametrize(
     ("layer", "channels", "features", "message"),
     [
-        (SlimmableConv(4, 4, name="a"), 5, 4, "a: in_features=5 has to be between 1 and 4"),
-        (SlimmableConv(4, 4, name="a"), 4, 5, "a: features=5 has to be between 1 and 4"),
-        (SlimmableConv(4, 4, groups=2, name="a"), 4, 3, "a multiple of groups=2"),
-        (SlimmableDense(4, 4, name="a"), 5, 4, "a: in_features=5"),
+        (SlimmableConv(4, 4), 5, 4, "SlimmableConv: in_features=5 has to be between 1 and 4"),
+        (SlimmableConv(4, 4), 4, 5, "SlimmableConv: features=5 has to be between 1 and 4"),
+        (SlimmableConv(4, 4), 4, 0, "SlimmableConv: features=0 has to be between 1 and 4"),
+        (SlimmableConv(4, 4, groups=2), 4, 3, "a multiple of groups=2"),
+        (SlimmableDense(4, 4), 5, 4, "SlimmableDense: in_features=5"),
+        (SlimmableDense(4, 4), 4, 0, "SlimmableDense: features=0 has to be between 1 and 4"),
     ],
 )
 def test_channels_beyond_the_allocated_are_refused(layer, channels, features, message):
     with pytest.raises(UserError, match=message):
         layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, channels)), features)
+
+
+class Network(nn.Module):
+    """A layer inside a block."""
+
+    batch_norm: BatchNormFactory
+
+    @nn.compact
+    def __call__(self, x):
+        return ConvNorm((4,), (4,), self.batch_norm, name="block_1")(x, 0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "batch_norm", "message"),
+    [
+        (9, SwitchableBatchNorm, "^block_1/conv: in_features=9 has to be"),
+        (4, lambda features, **options: SwitchableBatchNorm((3,), **options), "^block_1/bn: 4 channels at switch 0"),
+    ],
+)
+def test_messages_say_where_in_the_network_a_layer_is(channels, batch_norm, message):
+    with pytest.raises(UserError, match=message):
+        Network(batch_norm).init(jax.random.key(0), jnp.zeros((1, 4, 4, channels)))
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(rng):

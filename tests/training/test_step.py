@@ -11,10 +11,11 @@ from sklearn.datasets import load_digits
 
 from slimjax import UserError
 from slimjax.analysis.collectives import all_reduces
+from slimjax.training.algorithm import summed_gradients
 from slimjax.training.mesh import group_devices, put_batch
 from slimjax.training.optimizers import decay_mask
-from slimjax.training.state import initial_state
-from slimjax.training.step import TrainStep, summed_gradients
+from slimjax.training.state import Weights, initial_state
+from slimjax.training.step import TrainStep
 from slimjax.training.switches import Turn, create_switch_rule
 
 LEARNING_RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-2
@@ -37,9 +38,9 @@ def state_on(task, tx, mesh):
     return jax.jit(lambda: initial_state(task.model, tx, 0, 8), out_shardings=replicated)()
 
 
-def run_steps(task, mesh, fused, turns, count=16):
+def run_steps(task, mesh, fused, turns, count=16, **options):
     tx = sgd(task)
-    state, step = state_on(task, tx, mesh), TrainStep(task, tx, mesh, fused)
+    state, step = state_on(task, tx, mesh), TrainStep(task, tx, mesh, fused, **options)
     for turn in turns:
         state, metrics = step(state, put_batch(mesh, digits(count)), turn)
     return jax.device_get((state, metrics))
@@ -130,8 +131,8 @@ def test_one_step_is_algorithm_1_with_one_update(network, meshes, fused):
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-4)
 
 
-def test_widths_that_do_not_run_change_nothing_of_their_own(make_task, meshes):
-    """Three steps of the sandwich rule as one program, which never hears of the absent widths, and as one a width."""
+def test_the_sandwich_rule_in_one_program_equals_one_program_a_width(make_task, meshes):
+    """The fused program of a turn never hears of its absent widths; the others are told that they have done nothing."""
     task = make_task(widths=(0.25, 0.5, 0.75, 1.0))
     turns = [Turn((1.0, 0.5, 0.25)), Turn((1.0, 0.75, 0.25)), Turn((1.0, 0.5, 0.25))]
     fused, _ = run_steps(task, meshes[1], True, turns)
@@ -157,6 +158,62 @@ def test_eight_devices_agree_with_one_where_batch_norm_spans_them(make_task, tas
             )
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_accumulated_parts_on_one_device_are_what_as_many_devices_compute(task, meshes, fused):
+    """Eight parts one after the other, and eight devices with a part each: batch norms see two images in both."""
+    turns = [Turn(task.model.widths[::-1])]
+    eight, eight_metrics = run_steps(task, meshes[8], fused, turns)
+    one, one_metrics = run_steps(task, meshes[1], fused, turns, accumulate_steps=8)
+    assert_trees_close(one.params, eight.params, rtol=1e-3, atol=1e-5)
+    for width, metrics in eight_metrics.widths.items():
+        for name, value in metrics.compute().items():
+            np.testing.assert_allclose(one_metrics.widths[width].compute()[name], value, rtol=1e-4)
+
+
+def test_accumulated_parts_equal_the_whole_batch_where_batch_norms_are_the_same(task, meshes):
+    """Every part is the same two images, so that its batch norms are those of the whole batch."""
+    same = jax.tree.map(lambda array: np.tile(array[:2], (8, *[1] * (array.ndim - 1))), digits(2))
+    tx, turn = sgd(task), Turn(task.model.widths[::-1])
+    states = []
+    for parts in (1, 4):
+        step = TrainStep(task, tx, meshes[1], True, accumulate_steps=parts)
+        states.append(jax.device_get(step(state_on(task, tx, meshes[1]), put_batch(meshes[1], same), turn)[0]))
+    at_once, in_parts = states
+    assert_trees_close(in_parts.params, at_once.params, rtol=1e-3, atol=1e-5)
+    initial = jax.device_get(state_on(task, tx, meshes[1])).batch_stats
+    # Four times momentum .9 instead of once, towards the same batch statistics.
+    expected = jax.tree.map(lambda old, once: old + (once - old) * (1 - 0.9**4) / 0.1, initial, at_once.batch_stats)
+    assert_trees_close(in_parts.batch_stats, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_accumulating_takes_the_memory_of_a_part(task, meshes, fused):
+    tx, turn = sgd(task), Turn(task.model.widths[::-1])
+    state, batch = state_on(task, tx, meshes[1]), digits(256)
+
+    def temporary_bytes(parts):
+        programs = TrainStep(task, tx, meshes[1], fused, accumulate_steps=parts).compile(state, batch, turn)
+        return max(program.memory_analysis().temp_size_in_bytes for program in programs)
+
+    assert temporary_bytes(8) < temporary_bytes(1) / 4
+
+
+def test_moving_averages_follow_the_weights_with_a_decay_that_begins_low(task, meshes):
+    tx, turn, decay = sgd(task), Turn(task.model.widths[::-1]), 0.25
+    step = TrainStep(task, tx, meshes[1], False, ema_decay=decay)
+    state = jax.jit(lambda: initial_state(task.model, tx, 0, 8, averages=True))()
+    expected = jax.device_get(state.weights)
+    for number in range(3):
+        state, _ = step(state, put_batch(meshes[1], digits(16)), turn)
+        d = min(decay, (1 + number) / (10 + number))
+        new = jax.device_get((state.params, state.batch_stats))
+        old = (expected.params, expected.batch_stats)
+        expected = Weights(*jax.tree.map(lambda a, b, d=d: d * a + (1 - d) * b, old, new))
+    assert_trees_close(jax.device_get(state.weights), expected, rtol=1e-5, atol=1e-6)
+    plain, _ = run_steps(task, meshes[1], False, [turn] * 3)
+    assert_trees_close(jax.device_get(state.params), plain.params, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("group_size", [1, 4])
 def test_statistics_stay_within_a_group_of_devices(make_task, task, meshes, group_size):
     """Eight devices with two images each: the running mean moves by the mean of the groups' own updates."""
@@ -169,6 +226,16 @@ def test_statistics_stay_within_a_group_of_devices(make_task, task, meshes, grou
     of_groups = [update(images[i : i + count])["batch_stats"] for i in range(0, 16, count)]
     expected = jax.tree.map(lambda *parts: np.mean(parts, 0), *of_groups)
     assert_trees_close(state.batch_stats, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_go_through_the_statistics_of_a_group(make_task, meshes):
+    """Groups of four devices with two images each, against halves of eight images that one device takes in turn."""
+    grouped = make_task(batch_norm_axis="data", batch_norm_groups=group_devices(8, 4))
+    alone = make_task()
+    turn = Turn((1.0,))
+    state, _ = run_steps(grouped, meshes[8], True, [turn])
+    expected, _ = run_steps(alone, meshes[1], True, [turn], accumulate_steps=2)
+    assert_trees_close(state.params, expected.params, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("fused", [True, False])

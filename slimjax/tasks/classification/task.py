@@ -17,14 +17,18 @@ from slimjax.tasks.task import Batch, Tree
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def compute_dtype(name: str) -> Any:
+def compute_dtype(name: str, platform: str) -> Any:
     """The dtype of the computation; `auto` is bfloat16 on accelerators.
+
+    Args:
+      name: `config.dtype`.
+      platform: of the devices that compute, cpu, gpu or tpu; they need not be this machine's.
 
     Raises:
       UserError: if the name is unknown.
     """
     if name == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.float32 if platform == "cpu" else jnp.bfloat16
     if name not in DTYPES:
         raise UserError(f"dtype={name!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
@@ -67,6 +71,14 @@ class ClassificationTask:
         losses = cross_entropy(logits, batch["label"])
         return classification_metrics(logits, batch["label"], losses, batch["mask"])
 
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """See Task."""
+        size = self.image_size
+        return {
+            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.float32),
+            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        }
+
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """See Task."""
         return data.train_batches(
@@ -89,32 +101,37 @@ class ClassificationTask:
         )
 
 
-def create_network(config: ConfigDict, num_classes: int, **options: Any) -> SlimmableNetwork:
+def create_network(config: ConfigDict, num_classes: int, platform: str, **options: Any) -> SlimmableNetwork:
     """Builds the network of a configuration.
 
     Args:
       config: a whole configuration, see configs/default.py.
       num_classes: outputs of the classifier.
+      platform: of the devices that compute: cpu, gpu or tpu.
       **options: further attributes of the network, which no configuration has.
 
     Raises:
       UserError: if something in `config.model` or `config.dtype` is unknown or out of range.
     """
     given = {key: value for key, value in config.model.items() if value is not None}
-    return create_model(**given, num_classes=num_classes, dtype=compute_dtype(config.dtype), **options)
+    return create_model(**given, num_classes=num_classes, dtype=compute_dtype(config.dtype, platform), **options)
 
 
 def create_task(
     config: ConfigDict,
+    platform: str,
     batch_norm_axis: str | None = None,
     batch_norm_groups: tuple[tuple[int, ...], ...] | None = None,
+    info: data.DatasetInfo | None = None,
 ) -> ClassificationTask:
     """Resolves the data set and builds the network for its classes.
 
     Args:
       config: a whole configuration, see configs/default.py.
+      platform: of the devices that compute: cpu, gpu or tpu.
       batch_norm_axis: mapped device axis over which training statistics are averaged; None keeps them apart.
       batch_norm_groups: groups of devices along that axis.
+      info: of the data set; None opens it.
 
     Raises:
       UserError: if something in the configuration is unknown, or the data set is not at hand.
@@ -123,6 +140,6 @@ def create_task(
         raise UserError(f"label_smoothing={config.label_smoothing} has to be at least 0 and below 1")
     options = {"batch_norm_axis": batch_norm_axis, "batch_norm_groups": batch_norm_groups}
     # Once without the data set's classes: a mistake in the model shows before any data set is prepared.
-    create_network(config, num_classes=1, **options)
-    info = data.load_info(config.dataset)
-    return ClassificationTask(config, create_network(config, info.num_classes, **options), info)
+    create_network(config, 1, platform, **options)
+    info = info or data.load_info(config.dataset)
+    return ClassificationTask(config, create_network(config, info.num_classes, platform, **options), info)

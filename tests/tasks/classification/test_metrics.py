@@ -24,6 +24,11 @@ def test_top_k_error_counts_labels_beyond_the_k_largest(rng):
         np.testing.assert_array_equal(top_k_error(jnp.asarray(logits), jnp.asarray(labels), k), np.where(right, 0, 100))
 
 
+def test_of_fewer_than_five_classes_none_is_beyond_the_fifth(rng):
+    logits, labels = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), jnp.arange(6) % 3
+    assert (top_k_error(logits, labels, 5) == 0).all()
+
+
 def test_constant_and_broken_logits_are_not_taken_for_right():
     labels = jnp.zeros(2, jnp.int32)
     for logits in (jnp.zeros((2, 3)), jnp.full((2, 3), jnp.nan)):
