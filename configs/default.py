@@ -65,6 +65,7 @@ def dataset() -> ConfigDict:
     config.color_jitter = 0.0  # strength of brightness, contrast and saturation jitter, 0 to 1
     config.pca_noise = 0.0  # standard deviation of AlexNet's lighting noise
     config.shuffle_buffer = 8192  # encoded examples held in memory for each device
+    config.skip_damaged = False  # whether damaged examples are left out and counted, rather than an error
     return config
 
 

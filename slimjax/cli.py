@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,12 +18,12 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def run(main: Callable[[], int], default_config: str) -> NoReturn:
+def run(main: Callable[[], int], default_config: str | None = None) -> NoReturn:
     """Parses the flags and runs a command; a UserError becomes one line on stderr and exit code 2.
 
     Args:
       main: the command; returns the exit code.
-      default_config: the configuration file where --config is not given.
+      default_config: the configuration file where --config is not given; None for a command that has no --config.
     """
 
     def guarded(argv: Sequence[str]) -> int:
@@ -36,7 +37,8 @@ def run(main: Callable[[], int], default_config: str) -> NoReturn:
             return INTERRUPTED
 
     logging.set_verbosity(logging.ERROR)
-    app.run(guarded, flags_parser=lambda argv: _parse(argv, default_config))
+    parse = _parse if default_config is None else partial(_parse_with_config, default_config=default_config)
+    app.run(guarded, flags_parser=parse)
     raise AssertionError("app.run does not return")
 
 
@@ -97,7 +99,14 @@ def _config_arguments(argv: Sequence[str]) -> slice:
     return slice(len(argv), len(argv))
 
 
-def _parse(argv: Sequence[str], default_config: str) -> Sequence[str]:
+def _parse(argv: Sequence[str]) -> Sequence[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_fail(" ".join(str(error).split())))
+
+
+def _parse_with_config(argv: Sequence[str], default_config: str) -> Sequence[str]:
     # The file comes first, since overrides are known only once it is loaded. The default is not the flag's own: that is
     # loaded when the flag is defined, before anything here could tell its overrides' mistakes.
     place = _config_arguments(argv)

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from contestants import CONTESTANTS, WIDTHS
+from measuring import HERE, RECORDS, measured_on, write_record
 from rich.console import Console
 from rich.table import Table
-
-HERE = Path(__file__).parent
 
 
 class Server:
@@ -90,20 +89,6 @@ def measure(
     }
 
 
-def measured_on() -> dict[str, Any]:
-    """Machine, versions and commit, for the record."""
-    from slimjax.analysis.machine import describe_machine
-    from slimjax.versions import package_versions
-
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
-    return {
-        **describe_machine(),
-        "versions": package_versions("torch"),
-        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
-        "command": " ".join(sys.argv),
-    }
-
-
 def print_record(record: dict[str, Any], console: Console) -> None:
     """A table of medians and ratios."""
     table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB")
@@ -139,7 +124,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="images of a step")
     parser.add_argument("--image_size", type=int, default=224, help="pixels")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=HERE / "records" / "train_step.json")
+    parser.add_argument("--output", type=Path, default=RECORDS / "train_step.json")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     arguments = parser.parse_args()
     console = Console(highlight=False)
@@ -152,9 +137,8 @@ def main() -> None:
         for name in arguments.models
     ]
     about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
-    record = {**measured_on(), **about, "models": models}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+    record = {**measured_on("torch"), **about, "models": models}
+    write_record(arguments.output, record)
     print_record(record, console)
     console.print(f"record: {arguments.output}")
 

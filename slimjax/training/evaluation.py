@@ -11,7 +11,8 @@ from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Batch, Figures, Task, Tree
-from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, put_batch, settled
+from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
+from slimjax.training.prefetch import device_batches
 from slimjax.training.progress import Progress
 
 
@@ -30,9 +31,8 @@ class Evaluator:
           UserError: if the split is empty.
         """
         totals: dict[float, Any] = {}
-        batches = self._task.eval_batches()
-        for host_batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
-            batch = put_batch(self._mesh, dict(host_batch))
+        batches = device_batches(self._mesh, self._task.eval_batches())
+        for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
             if not self._programs:
                 with self._progress.announced("compiling the evaluation"):
                     self._compile(params, batch_stats, batch)
@@ -80,8 +80,7 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     masks = {width: active_masks(task.model, width, "batch_stats") for width in task.model.widths}
     programs = [_jit_over(mesh, _add_statistics(task, width, masks[width]), 1, 3) for width in masks]
     totals, count = jax.tree.map(jnp.zeros_like, batch_stats), 0
-    for host_batch in batches:
-        batch = put_batch(mesh, {"image": host_batch["image"]})
+    for batch in device_batches(mesh, ({"image": host_batch["image"]} for host_batch in batches)):
         for program in programs:
             totals = settled(mesh, program(params, batch_stats, totals, batch))
         count += 1

@@ -1,6 +1,7 @@
 """The training loop."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ from slimjax.training.checkpoints import changed_settings
 from slimjax.training.evaluation import Evaluator
 from slimjax.training.heartbeat import Heartbeat
 from slimjax.training.log import TrainingLog
-from slimjax.training.mesh import REPLICATED, put_batch
+from slimjax.training.mesh import REPLICATED
 from slimjax.training.metric_writers import TENSORBOARD, create_writer
+from slimjax.training.prefetch import device_batches
 from slimjax.training.progress import Progress, figures_line
 from slimjax.training.run import Run, new_state, restored_state
 from slimjax.training.signals import StopSignals
@@ -88,11 +90,12 @@ class _Loop:
     def train_from(self, state: TrainState, start: int) -> Outcome:
         """Trains from a step on; see `train`."""
         run, cadence = self.run, self.run.cadence
-        batches = run.task.train_batches(start)
+        # No batch is read that no step takes.
+        batches = device_batches(run.mesh, islice(run.task.train_batches(start), run.rule.num_steps - start))
         for step in range(start, run.rule.num_steps):
             self.trace.before(step)
             self.heartbeat.beat(step, "waiting for images")
-            batch = put_batch(run.mesh, dict(next(batches)))
+            batch = next(batches)
             turn = run.rule.turn(step)
             if step in (start, turn.start):
                 state = self._begin(state, step, batch, turn)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from etils import epath
 
 from slimjax.errors import UserError
-from slimjax.tasks.classification.data.splits import ExampleRange, count_examples
+from slimjax.tasks.classification.data.splits import WHOLE_FILE, ExampleRange, count_examples, places
 from slimjax.tensorflow_import import tf, tfds
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -30,7 +30,10 @@ class FolderSource:
         self._labels: dict[str, list[int]] = {}
         for split, classes in folders.items():
             files = [
-                (path, self.class_names.index(name)) for name in sorted(classes) for path in _images(classes[name])
+                (path, label)
+                for label, name in enumerate(self.class_names)
+                if name in classes
+                for path in _images(classes[name])
             ]
             if files:
                 self._paths[split], self._labels[split] = map(list, zip(*files, strict=True))
@@ -44,25 +47,25 @@ class FolderSource:
         )
 
     def references(self, ranges: tuple[ExampleRange, ...], seed: tf.Tensor | None) -> tf.data.Dataset:
-        """See `Source`: `path` and `label`. The order by seed is a full permutation, in constant memory."""
+        """See `Source`: paths and labels. The order by seed is a full permutation, in constant memory."""
         with tf.init_scope():
             paths = tf.constant([path for part in ranges for path in self._paths[part.split][part.start : part.stop]])
             labels = tf.constant(
                 [label for part in ranges for label in self._labels[part.split][part.start : part.stop]], tf.int64
             )
-        count = count_examples(ranges)
 
-        def reference(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            if seed is not None:
-                last = tf.constant(count - 1, tf.int64)
-                index = tf.random.experimental.index_shuffle(index, tf.bitcast(seed, tf.uint32), last)
-            return {"path": tf.gather(paths, index), "label": tf.gather(labels, index)}
+        def reference(place: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {
+                "file": tf.gather(paths, place),
+                "record": tf.constant(WHOLE_FILE, tf.int64),
+                "label": tf.gather(labels, place),
+            }
 
-        return tf.data.Dataset.range(count).map(reference)
+        return places(count_examples(ranges), seed).map(reference)
 
     def read(self, reference: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Reads the file of a reference, without decoding it."""
-        return {"image": tf.io.read_file(reference["path"]), "label": reference["label"]}
+        return {"image": tf.io.read_file(reference["file"]), "label": reference["label"]}
 
 
 def _class_folders(root: epath.Path) -> dict[str, dict[str, epath.Path]]:

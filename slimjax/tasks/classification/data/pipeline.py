@@ -3,6 +3,8 @@
 TensorFlow is imported when one of them is called, not before.
 """
 
+import itertools
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from slimjax.errors import UserError
 from slimjax.tasks.classification.data.config import DatasetInfo, check_dataset_config, per_process_batch_size
+from slimjax.tasks.classification.data.damage import Damage, fill_damaged
 
 if TYPE_CHECKING:
     from slimjax.tasks.classification.data.stream import Share
@@ -80,26 +83,40 @@ def train_batches(
       [batch_size // process_count] int32, both read-only; the examples of a device lie together.
 
     Raises:
-      UserError: as `load_info`, and if the devices cannot share the batch or the split; from the iterator, if an image
-        cannot be decoded.
+      UserError: as `load_info`, and if the devices cannot share the batch or the split; from the iterator, if an
+        example is damaged. With `skip_damaged` a damaged one's place is taken by the sound one before it in its
+        device's batch (see `fill_damaged`).
     """
     check_dataset_config(dataset_config)
     local_batch_size = per_process_batch_size(batch_size, process_index, process_count, devices_per_process)
+    share_batch_size = local_batch_size // devices_per_process
     from slimjax.tasks.classification.data.sources import open_source
     from slimjax.tasks.classification.data.stream import iterate, train_stream
 
     source = open_source(dataset_config)
     shares = _train_shares(dataset_config, source.splits, process_count * devices_per_process)
     own = slice(process_index * devices_per_process, (process_index + 1) * devices_per_process)
-    stream = train_stream(
-        source,
-        shares[own],
-        dataset_config,
-        seed=seed,
-        start_step=start_step,
-        share_batch_size=local_batch_size // devices_per_process,
-    )
-    return iterate(stream.batch(local_batch_size, drop_remainder=True), dataset_config)
+
+    def batches_from(number: int, marked: bool) -> Any:
+        stream = train_stream(
+            source,
+            shares[own],
+            dataset_config,
+            seed=seed,
+            start_step=start_step + number,
+            share_batch_size=share_batch_size,
+            marked=marked,
+        )
+        return stream.batch(local_batch_size, drop_remainder=True)
+
+    batches = iterate(batches_from, Damage(dataset_config))
+    return (_without_damage(batch, share_batch_size) for batch in batches)
+
+
+def _without_damage(batch: dict[str, Any], share_size: int) -> Batch:
+    """Image and label of every example, damaged ones replaced."""
+    images = {key: batch[key] for key in ("image", "label")}
+    return fill_damaged(images, batch["is_damaged"], share_size) if "is_damaged" in batch else images
 
 
 def _train_shares(dataset_config: ml_collections.ConfigDict, splits: Any, device_count: int) -> list["Share"]:
@@ -137,7 +154,8 @@ def eval_batches(
 
     Returns:
       The same number of batches on every host: `image` [b, image_size, image_size, 3] float32, `label` [b] int32 and
-      `mask` [b] float32, 1 for an example and 0 for padding, with b = batch_size // process_count.
+      `mask` [b] float32, 1 for an example and 0 for padding, with b = batch_size // process_count. With `skip_damaged`
+      a damaged example is padding as well, and how many there were is told on stderr at the end.
 
     Raises:
       UserError: as `train_batches`.
@@ -155,14 +173,27 @@ def eval_batches(
         ranges, count * process_index // process_count, count * (process_index + 1) // process_count
     )
     largest_share = -(-count // process_count)
-    # tfds cannot read nothing, which is what a host beyond the last example gets.
-    batches: Iterator[Batch] = iter(())
-    if share:
-        batches = iterate(eval_stream(source, share, dataset_config).batch(local_batch_size), dataset_config)
-    return _pad(batches, -(-largest_share // local_batch_size), local_batch_size, dataset_config.image_size)
+    damage = Damage(dataset_config)
+
+    def batches_from(number: int, marked: bool) -> Any:
+        stream = eval_stream(source, share, dataset_config, start=number * local_batch_size, marked=marked)
+        return stream.batch(local_batch_size)
+
+    # There is nothing to read for a host beyond the last example.
+    batches = iterate(batches_from, damage) if share else iter(())
+    num_batches = -(-largest_share // local_batch_size)
+    padded = _pad(batches, num_batches, local_batch_size, dataset_config.image_size)
+    return itertools.chain(padded, _tell_count(damage, count_examples(share)))
 
 
-def _pad(batches: Iterator[Batch], num_batches: int, batch_size: int, image_size: int) -> Iterator[Batch]:
+def _tell_count(damage: Damage, num_examples: int) -> Iterator[Batch]:
+    """No batch; says, when it is asked for one, how many examples have been damaged."""
+    if damage.count:
+        print(f"{damage.count} damaged of {num_examples} evaluation examples, left out of the figures", file=sys.stderr)
+    yield from ()
+
+
+def _pad(batches: Iterator[dict[str, Any]], num_batches: int, batch_size: int, image_size: int) -> Iterator[Batch]:
     """Fills up the last batch with zeros, and the number of batches with empty ones; adds the mask."""
     nothing = {
         "image": np.zeros((0, image_size, image_size, 3), np.float32),
@@ -171,10 +202,11 @@ def _pad(batches: Iterator[Batch], num_batches: int, batch_size: int, image_size
     for _ in range(num_batches):
         batch = next(batches, nothing)
         num_examples = len(batch["label"])
-        batch = {**batch, "mask": np.ones((num_examples,), np.float32)}
+        is_sound = np.logical_not(batch.get("is_damaged", np.zeros(num_examples, bool)))
+        padded = {"image": batch["image"], "label": batch["label"], "mask": is_sound.astype(np.float32)}
         if num_examples < batch_size:
-            batch = {
+            padded = {
                 key: np.pad(value, [(0, batch_size - num_examples), *[(0, 0)] * (value.ndim - 1)])
-                for key, value in batch.items()
+                for key, value in padded.items()
             }
-        yield batch
+        yield padded

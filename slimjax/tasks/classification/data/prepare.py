@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import requests
+from etils import epath
 
 from slimjax.errors import UserError, did_you_mean
 from slimjax.tasks.classification.data import fashion_mnist
 from slimjax.tasks.classification.data.digits import Digits
+from slimjax.tasks.classification.data.storage import CONNECT_TIMEOUT_SECONDS, check_bucket
 from slimjax.tensorflow_import import silent_tfds, tf, tfds
 
-# tfds retries a dead connection for minutes, so ask once before.
-_CONNECT_TIMEOUT_SECONDS = 5
 _MAX_REASON_LENGTH = 240
 
 _OWN_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"digits": Digits}
 if fashion_mnist.DEBIAN_DIR.is_dir():
     _OWN_BUILDERS["fashion_mnist"] = fashion_mnist.DebianFashionMnist
+
+
+# What tfds says of them is in no fixed form.
+_MANUAL_FILES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 
 
 def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -30,8 +34,9 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       data_dir: where prepared data sets lie; "" is tfds's default.
 
     Raises:
-      UserError: if there is none, or it is of another kind.
+      UserError: if there is none, it is of another kind, or `data_dir` is in a bucket that cannot be read.
     """
+    check_bucket(data_dir)
     with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
         builder = _construct_builder(name, data_dir or None)
     _check_features(name, builder.info.features)
@@ -58,6 +63,53 @@ def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     if type(builder) in _OWN_BUILDERS.values():
         return _prepare_from_this_machine(builder, construct)
     return _download(name, builder, construct)
+
+
+def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds.core.DatasetBuilder:
+    """Writes the named image-classification data set, showing tfds's progress, or finds it written.
+
+    Args:
+      name: as `find_builder`.
+      data_dir: likewise.
+      manual_dir: where files that are fetched by hand lie; "" is tfds's default, below `data_dir`.
+      file_format: `tfrecord` or `array_record`.
+
+    Returns:
+      Its builder, ready to be read.
+
+    Raises:
+      UserError: as `open_builder`, and if it is there in another format.
+    """
+    builder = find_builder(name, data_dir)
+    if not _is_prepared(builder):
+        _check_manual_files(name, builder, epath.Path(manual_dir or builder.data_dir_root / "downloads" / "manual"))
+        download_config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+        with _one_line_errors(f"data set {name!r} cannot be written to {builder.data_dir}", anything=True):
+            if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+                _check_connection(builder)
+            builder.download_and_prepare(download_config=download_config, file_format=file_format)
+        return _construct_builder(name, data_dir or None)
+    if builder.info.file_format.value != file_format:
+        raise UserError(
+            f"data set {name!r} is in {builder.data_dir} as {builder.info.file_format.value} already; remove it, or "
+            f"give another --data_dir for --file_format={file_format}"
+        )
+    return builder
+
+
+def _check_manual_files(name: str, builder: tfds.core.DatasetBuilder, manual_dir: epath.Path) -> None:
+    """Names the files that somebody has to fetch, where they are not there."""
+    if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return
+    missing = [file for file in _MANUAL_FILES.get(builder.name, ()) if not (manual_dir / file).exists()]
+    if not missing and manual_dir.exists():
+        return
+    files = " and ".join(missing) or "files"
+    raise UserError(f"data set {name!r} needs {files} in {manual_dir}: {_instructions(builder)}; see --manual_dir")
+
+
+def _instructions(builder: tfds.core.DatasetBuilder) -> str:
+    return " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).rstrip(".")
 
 
 def _construct_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
@@ -118,13 +170,12 @@ def _download(
 ) -> tfds.core.DatasetBuilder:
     """Lets tfds download and prepare, showing its progress, where that needs no files fetched by hand."""
     root = builder.data_dir_root
-    command = f"tfds build {shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
+    command = f"python -m slimjax.prepare --dataset={shlex.quote(name)} --data_dir={shlex.quote(str(root))}"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).rstrip(".")
         raise UserError(
-            f"data set {name!r} is not in {root} and must be fetched by hand: put the files into "
-            f"{root / 'downloads' / 'manual'} ({instructions}), then run `{command}`, or give the dataset.data_dir "
-            "that holds it"
+            f"data set {name!r} is not in {root} and must be fetched by hand: put the files into a folder DIR "
+            f"({_instructions(builder)}), then run `{command} --manual_dir=DIR`, or give the dataset.data_dir that "
+            "holds it"
         )
     hint = "; or `apt install dataset-fashion-mnist`, whose files slimjax finds" if name == "fashion_mnist" else ""
     try:
@@ -150,19 +201,22 @@ def _check_connection(builder: tfds.core.DatasetBuilder) -> None:
     url = next((url for url in builder.url_infos if url.startswith("http")), None)
     if url:
         try:
-            requests.head(url, timeout=_CONNECT_TIMEOUT_SECONDS, allow_redirects=False)
+            requests.head(url, timeout=CONNECT_TIMEOUT_SECONDS, allow_redirects=False)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise ConnectionError(f"no connection to {url}") from error
 
 
 @contextlib.contextmanager
-def _one_line_errors(summary: str) -> Iterator[None]:
-    """Turns tfds's complaints about a name, a config or a version into a UserError."""
+def _one_line_errors(summary: str, anything: bool = False) -> Iterator[None]:
+    """Turns tfds's complaints about a name, a config or a version, or anything that it raises, into a UserError."""
+    complaints = (ValueError, AssertionError, ImportError, OSError, tf.errors.OpError)
     try:
         yield
     except UserError:
         raise
-    except (ValueError, AssertionError, ImportError, OSError, tf.errors.OpError) as error:
+    except Exception as error:
+        if not anything and not isinstance(error, complaints):
+            raise
         raise UserError(f"{summary}: {_one_line(error)}; see https://www.tensorflow.org/datasets/catalog") from error
 
 

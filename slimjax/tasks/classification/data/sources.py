@@ -1,14 +1,17 @@
-"""Where encoded examples come from: the common form, tfds builders, and the choice by name."""
+"""Where encoded examples come from: the common form, and the choice by name and file format."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import ml_collections
 
+from slimjax.errors import UserError
 from slimjax.tasks.classification.data.folder import FolderSource
 from slimjax.tasks.classification.data.prepare import find_builder, open_builder
+from slimjax.tasks.classification.data.records import ArrayRecordSource, TfRecordSource
 from slimjax.tasks.classification.data.splits import ExampleRange
-from slimjax.tensorflow_import import silent_tfds, tf, tfds
+from slimjax.tasks.classification.data.storage import check_bucket
+from slimjax.tensorflow_import import tf, tfds
 
 Example = Mapping[str, tf.Tensor]
 
@@ -20,58 +23,45 @@ class Source(Protocol):
     splits: tfds.core.SplitDict
 
     def references(self, ranges: tuple[ExampleRange, ...], seed: tf.Tensor | None) -> tf.data.Dataset:
-        """The examples of the ranges, each exactly once.
+        """The examples of the ranges, each exactly once, also those that turn out to be damaged.
 
         Args:
           ranges: which examples.
-          seed: int64 scalar that decides a coarse order, the same one each time; None keeps the stored order.
+          seed: int64 scalar that decides a coarse order, the same one each time; None is an order of its own.
 
         Returns:
-          A data set of what `read` turns into examples.
+          A data set of what `read` turns into examples; of each, `file` is where it is stored, string scalar, and
+          `record` its number in there, int64 scalar, WHOLE_FILE if the file has no other.
         """
 
     def read(self, reference: Example) -> Example:
-        """`image`: encoded string scalar, `label`: int64 scalar."""
+        """`image`: encoded string scalar, `label`: int64 scalar. What cannot be read is empty, or raises."""
 
 
-class TfdsSource:
-    """The examples of a prepared tfds builder."""
-
-    def __init__(self, builder: tfds.core.DatasetBuilder) -> None:
-        self._builder = builder
-        self.class_names = tuple(builder.info.features["label"].names)
-        self.splits = builder.info.splits
-
-    def references(self, ranges: tuple[ExampleRange, ...], seed: tf.Tensor | None) -> tf.data.Dataset:
-        """See `Source`. The coarse order is the order of the files."""
-        instructions = [tfds.core.ReadInstruction(part.split, part.start, part.stop, unit="abs") for part in ranges]
-        in_stored_order = seed is None or self._builder.info.disable_shuffling
-        with silent_tfds():
-            return self._builder.as_dataset(
-                split=sum(instructions[1:], start=instructions[0]),
-                shuffle_files=not in_stored_order,
-                read_config=tfds.ReadConfig(
-                    shuffle_seed=seed, shuffle_reshuffle_each_iteration=False, try_autocache=False, skip_prefetch=True
-                ),
-                decoders=tfds.decode.PartialDecoding(
-                    {"image": True, "label": True}, decoders={"image": tfds.decode.SkipDecoding()}
-                ),
-            )
-
-    def read(self, reference: Example) -> Example:
-        """The references are the examples."""
-        return reference
+_FORMATS: dict[str, Callable[[tfds.core.DatasetBuilder], Source]] = {
+    "tfrecord": TfRecordSource,
+    "array_record": ArrayRecordSource,
+}
 
 
 def open_source(dataset_config: ml_collections.ConfigDict) -> Source:
     """Opens the data set that the config names, and prepares it if that needs nobody's help.
 
     Raises:
-      UserError: if there is no such data set, it has no images and labels, or it is not there and cannot be fetched.
+      UserError: if there is no such data set, it has no images and labels, it is not there and cannot be fetched, or
+        its files are of a format that is not read here.
     """
     if dataset_config.name == "folder":
+        check_bucket(dataset_config.data_dir)
         return FolderSource(dataset_config.data_dir)
-    return TfdsSource(open_builder(dataset_config.name, dataset_config.data_dir))
+    builder = open_builder(dataset_config.name, dataset_config.data_dir)
+    file_format = builder.info.file_format.value
+    if file_format not in _FORMATS:
+        raise UserError(
+            f"data set {dataset_config.name!r} in {builder.data_dir} has files of the format {file_format}; prepare it "
+            f"as one of {', '.join(_FORMATS)}: python -m slimjax.prepare --file_format=..."
+        )
+    return _FORMATS[file_format](builder)
 
 
 def class_names(dataset_config: ml_collections.ConfigDict) -> tuple[str, ...]:

@@ -3,7 +3,10 @@
 import dataclasses
 
 from slimjax.errors import UserError
-from slimjax.tensorflow_import import tfds
+from slimjax.tensorflow_import import tf, tfds
+
+WHOLE_FILE = -1
+"""The record's number where a file is one example."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,15 @@ def parse_split(key: str, spec: str, splits: tfds.core.SplitDict) -> tuple[Examp
 def count_examples(ranges: tuple[ExampleRange, ...]) -> int:
     """The number of examples in all ranges."""
     return sum(len(part) for part in ranges)
+
+
+def places(count: int, seed: tf.Tensor | None) -> tf.data.Dataset:
+    """The numbers 0 .. count - 1, in order or permuted by a seed, int64 scalar, in constant memory."""
+    numbers = tf.data.Dataset.range(count)
+    if seed is None:
+        return numbers
+    last = tf.constant(count - 1, tf.int64)
+    return numbers.map(lambda index: tf.random.experimental.index_shuffle(index, tf.bitcast(seed, tf.uint32), last))
 
 
 def select_examples(ranges: tuple[ExampleRange, ...], start: int, stop: int) -> tuple[ExampleRange, ...]:

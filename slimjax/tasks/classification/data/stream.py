@@ -2,21 +2,25 @@
 
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import ml_collections
-import numpy as np
 
 from slimjax.errors import UserError
 from slimjax.tasks.classification.data import augmentation, decoding
 from slimjax.tasks.classification.data.config import CROP_AREAS
+from slimjax.tasks.classification.data.damage import Damage
 from slimjax.tasks.classification.data.sources import Example, Source
 from slimjax.tasks.classification.data.splits import ExampleRange, count_examples
 from slimjax.tensorflow_import import tf
 
 _PREFETCHED_BATCHES = 2
 _MIN_THREADS = 8
+
+ExampleFn = Callable[[tf.Tensor, Example], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ def train_stream(
     seed: int,
     start_step: int,
     share_batch_size: int,
+    marked: bool = False,
 ) -> tf.data.Dataset:
     """Augmented examples without end: of each step the examples of the first share, then those of the next.
 
@@ -56,6 +61,7 @@ def train_stream(
       seed: any integer.
       start_step: the step of the first examples.
       share_batch_size: examples of one share in a step.
+      marked: whether damaged examples come marked, instead of ending the stream; see `_marked`.
     """
 
     def example(counter: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
@@ -69,7 +75,7 @@ def train_stream(
     if len(streams) > 1:
         turns = tf.data.Dataset.range(tf.int64.max).map(lambda place: place // share_batch_size % len(streams))
         references = tf.data.Dataset.choose_from_datasets(streams, turns)
-    return references.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _map(references, example, marked)
 
 
 def _references(source: Source, share: Share, seed: int, start: int, shuffle_buffer: int) -> tf.data.Dataset:
@@ -89,39 +95,78 @@ def _references(source: Source, share: Share, seed: int, start: int, shuffle_buf
 
 
 def eval_stream(
-    source: Source, ranges: tuple[ExampleRange, ...], dataset_config: ml_collections.ConfigDict
+    source: Source,
+    ranges: tuple[ExampleRange, ...],
+    dataset_config: ml_collections.ConfigDict,
+    *,
+    start: int = 0,
+    marked: bool = False,
 ) -> tf.data.Dataset:
-    """The examples of the ranges once, in stored order."""
+    """The examples of the ranges once, without the first `start`; `marked` as in `train_stream`."""
 
-    def example(reference: Example) -> dict[str, tf.Tensor]:
+    def example(_: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
         encoded = source.read(reference)
-        image = augmentation.normalize(_eval_image(encoded["image"], dataset_config))
+        image = augmentation.normalized_image(_eval_planes(encoded["image"], dataset_config))
         return {"image": image, "label": tf.cast(encoded["label"], tf.int32)}
 
-    references = source.references(ranges, seed=None)
-    return references.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _map(source.references(ranges, seed=None).enumerate().skip(start), example, marked)
 
 
-def iterate(batches: tf.data.Dataset, dataset_config: ml_collections.ConfigDict) -> Iterator[dict[str, np.ndarray]]:
-    """Runs the graph ahead of the caller and hands out its memory as read-only arrays, without a copy."""
+def _map(references: tf.data.Dataset, example: ExampleFn, marked: bool) -> tf.data.Dataset:
+    function = functools.partial(_marked, example) if marked else example
+    return references.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _marked(example: ExampleFn, counter: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
+    """An example with its `file` and `record`; if making it raises, it is all zeros and `is_damaged`.
+
+    A graph cannot catch an operation's error, but a data set can ignore one: this is a data set of a single example,
+    and of the zeros behind it.
+    """
+    attempt = tf.data.Dataset.from_tensors((counter, reference)).map(example).ignore_errors()
+    zeros = {key: tf.zeros(spec.shape, spec.dtype) for key, spec in attempt.element_spec.items()}
+    sound = attempt.map(lambda made: {**made, "is_damaged": False})
+    damaged = tf.data.Dataset.from_tensors({**zeros, "is_damaged": True})
+    made = sound.concatenate(damaged).take(1).get_single_element()
+    return {**made, "file": reference["file"], "record": reference["record"]}
+
+
+def iterate(batches_from: Callable[[int, bool], tf.data.Dataset], damage: Damage) -> Iterator[dict[str, Any]]:
+    """Runs a graph ahead of the caller and hands out its memory as read-only arrays, without a copy.
+
+    Marking takes time, so without `damage.skips` a graph that has failed is built once more to name the example.
+
+    Args:
+      batches_from: makes the batches from a number on, with their damaged examples marked or not.
+      damage: is told of what is damaged.
+
+    Raises:
+      UserError: from the iterator, at the first example that is damaged, unless those are skipped.
+    """
+    batches = _run(batches_from(0, damage.skips))
+    for number in itertools.count():
+        try:
+            batch = next(batches, None)
+        except tf.errors.OpError as error:
+            if not damage.skips:
+                damage.meet(next(_run(batches_from(number, True))))
+            reason = next(iter(error.message.splitlines()), "")
+            raise UserError(f"the data set cannot be read on: {reason}") from error
+        if batch is None:
+            return
+        if damage.skips:
+            damage.meet(batch)
+        yield batch
+
+
+def _run(batches: tf.data.Dataset) -> Iterator[dict[str, Any]]:
     options = tf.data.Options()
     # The images are processed in parallel, so an operation on one of them gains nothing from more threads.
     options.threading.max_intra_op_parallelism = 1
     # The operations of small images wait for each other more than they compute: on two busy cores eight threads gave
     # 1.2 to 2.8 times the images per second of the shared pool's two (digits at 16 pixels, each augmentation).
     options.threading.private_threadpool_size = max(_MIN_THREADS, os.cpu_count() or 1)
-    iterator = batches.prefetch(_PREFETCHED_BATCHES).with_options(options).as_numpy_iterator()
-    while True:
-        try:
-            batch = next(iterator, None)
-        except tf.errors.InvalidArgumentError as error:
-            reason = next(iter(error.message.splitlines()), "")
-            raise UserError(
-                f"an image of data set {dataset_config.name!r} cannot be decoded: {reason}; replace or remove it"
-            ) from error
-        if batch is None:
-            return
-        yield batch
+    return batches.prefetch(_PREFETCHED_BATCHES).with_options(options).as_numpy_iterator()
 
 
 def _train_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, *, seed: tf.Tensor) -> tf.Tensor:
@@ -131,21 +176,22 @@ def _train_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, 
         window_fn = functools.partial(
             decoding.random_window, area_range=CROP_AREAS[dataset_config.augmentation], seed=crop_seed
         )
-        image = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
+        planes = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
     else:
-        image = _eval_image(encoded, dataset_config)
+        planes = _eval_planes(encoded, dataset_config)
     if dataset_config.augmentation == "basic":
-        image = augmentation.random_shift(image, seed=crop_seed)
+        planes = augmentation.random_shift(planes, seed=crop_seed)
     if dataset_config.flip:
-        image = augmentation.random_flip(image, seed=flip_seed)
+        planes = augmentation.random_flip(planes, seed=flip_seed)
     if dataset_config.color_jitter:
-        image = augmentation.color_jitter(image, strength=dataset_config.color_jitter, seed=jitter_seed)
+        planes = augmentation.color_jitter(planes, strength=dataset_config.color_jitter, seed=jitter_seed)
+    noise = None
     if dataset_config.pca_noise:
-        image = augmentation.pca_noise(image, stddev=dataset_config.pca_noise, seed=pca_seed)
-    return augmentation.normalize(image)
+        noise = augmentation.pca_noise(stddev=dataset_config.pca_noise, seed=pca_seed)
+    return augmentation.normalized_image(planes, noise)
 
 
-def _eval_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
+def _eval_planes(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
     window_fn = functools.partial(
         decoding.center_window, image_size=dataset_config.image_size, eval_resize=dataset_config.eval_resize
     )

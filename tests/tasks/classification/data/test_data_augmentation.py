@@ -14,6 +14,15 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).uniform(0.1, 0.9, (16, 16, 3)).astype(np.float32)
 
 
+def to_planes(image: np.ndarray) -> tf.Tensor:
+    """What augmentation works on: [3, width, height] in 0..255."""
+    return tf.constant(image.transpose(2, 1, 0) * np.float32(255))
+
+
+def from_planes(planes: tf.Tensor) -> np.ndarray:
+    return planes.numpy().transpose(2, 1, 0) / 255
+
+
 def seeds(count: int) -> list[tf.Tensor]:
     return [tf.constant([7, index], tf.int64) for index in range(count)]
 
@@ -21,16 +30,20 @@ def seeds(count: int) -> list[tf.Tensor]:
 def test_flip_mirrors_half_of_the_images(image: np.ndarray) -> None:
     is_flipped = []
     for seed in seeds(200):
-        flipped = augmentation.random_flip(tf.constant(image), seed=seed).numpy()
-        is_flipped.append(np.array_equal(flipped, image[:, ::-1]))
-        assert is_flipped[-1] or np.array_equal(flipped, image)
+        flipped = augmentation.random_flip(to_planes(image), seed=seed)
+        is_flipped.append(np.array_equal(flipped, to_planes(image[:, ::-1])))
+        assert is_flipped[-1] or np.array_equal(flipped, to_planes(image))
     assert 70 < sum(is_flipped) < 130
 
 
 def test_shift_reaches_every_offset_of_the_padded_image(image: np.ndarray) -> None:
     padded = np.pad(image, [(2, 2), (2, 2), (0, 0)])
-    windows = {padded[top : top + 16, left : left + 16].tobytes(): (top, left) for top in range(5) for left in range(5)}
-    shifted = (augmentation.random_shift(tf.constant(image), seed=seed).numpy() for seed in seeds(300))
+    windows = {
+        to_planes(padded[top : top + 16, left : left + 16]).numpy().tobytes(): (top, left)
+        for top in range(5)
+        for left in range(5)
+    }
+    shifted = (augmentation.random_shift(to_planes(image), seed=seed).numpy() for seed in seeds(300))
     assert {windows[shift.tobytes()] for shift in shifted} == set(windows.values())
 
 
@@ -40,13 +53,13 @@ def test_color_jitter_is_brightness_contrast_saturation(image: np.ndarray) -> No
         expected = np.clip(image * brightness, 0, 1)
         expected = np.clip((expected @ LUMA).mean() * (1 - contrast) + expected * contrast, 0, 1)
         expected = np.clip((expected @ LUMA)[..., np.newaxis] * (1 - saturation) + expected * saturation, 0, 1)
-        jittered = augmentation.color_jitter(tf.constant(image), strength=0.4, seed=seed).numpy()
+        jittered = from_planes(augmentation.color_jitter(to_planes(image), strength=0.4, seed=seed))
         np.testing.assert_allclose(jittered, expected, atol=1e-5)
 
 
 def test_color_jitter_of_plain_grey_shows_the_range_of_brightness() -> None:
-    grey = tf.fill([4, 4, 3], 0.5)
-    levels = [augmentation.color_jitter(grey, strength=0.4, seed=seed).numpy() for seed in seeds(300)]
+    grey = tf.fill([3, 4, 4], 127.5)
+    levels = [from_planes(augmentation.color_jitter(grey, strength=0.4, seed=seed)) for seed in seeds(300)]
     assert all(np.ptp(level) < 1e-6 for level in levels)
     means = np.array([level.mean() for level in levels])
     assert 0.3 <= means.min() < 0.32
@@ -54,11 +67,11 @@ def test_color_jitter_of_plain_grey_shows_the_range_of_brightness() -> None:
 
 
 def test_pca_noise_adds_one_colour_of_the_right_spread(image: np.ndarray) -> None:
-    noise = np.stack(
-        [augmentation.pca_noise(tf.constant(image), stddev=0.1, seed=seed).numpy() - image for seed in seeds(1000)]
-    )
-    np.testing.assert_allclose(noise, np.broadcast_to(noise[:, :1, :1], noise.shape), atol=1e-6)
-    colours = noise[:, 0, 0]
+    added = [augmentation.pca_noise(stddev=0.1, seed=seed) for seed in seeds(1000)]
+    plain, noisy = (augmentation.normalized_image(to_planes(image), colour) for colour in (None, added[0]))
+    stddev = np.float32([0.229, 0.224, 0.225])
+    np.testing.assert_allclose((noisy - plain) * stddev, np.broadcast_to(added[0] / 255, image.shape), atol=1e-6)
+    colours = np.stack(added) / 255
     assert (np.abs(colours).max(axis=1) > 1e-5).all()
     # Less than one grey level at times: on 8-bit images such noise would be lost.
     assert (np.abs(colours).max(axis=1) < 1 / 255).any()
@@ -71,4 +84,4 @@ def test_pca_noise_adds_one_colour_of_the_right_spread(image: np.ndarray) -> Non
 
 def test_normalization_is_imagenets(image: np.ndarray) -> None:
     expected = (image - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
-    np.testing.assert_allclose(augmentation.normalize(tf.constant(image)).numpy(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(augmentation.normalized_image(to_planes(image)), expected, rtol=1e-6, atol=1e-6)

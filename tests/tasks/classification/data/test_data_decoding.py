@@ -37,6 +37,11 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return resize_axis(resize_axis(image.astype(np.float64), height).swapaxes(0, 1), width).swapaxes(0, 1)
 
 
+def decode_square(encoded: tf.Tensor, window_fn: decoding.WindowFn, size: int) -> np.ndarray:
+    """The decoded planes as an image [size, size, 3] in 0..1."""
+    return decoding.decode_square(encoded, window_fn, size).numpy().transpose(2, 1, 0) / np.float32(255)
+
+
 def whole(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     return tf.stack([0, 0, height, width])
 
@@ -58,7 +63,7 @@ def test_evaluation_resizes_and_crops_the_centre(height: int, width: int, image_
     encoded = encode(smooth_image(height, width), image_format)
     image = tf.io.decode_image(encoded, channels=3).numpy()
     window_fn = functools.partial(decoding.center_window, image_size=56, eval_resize=64)
-    square = decoding.decode_square(tf.constant(encoded), window_fn, 56).numpy()
+    square = decode_square(tf.constant(encoded), window_fn, 56)
     shorter = min(height, width)
     resized = resize(image, round(height * 64 / shorter), round(width * 64 / shorter))
     top, left = (resized.shape[0] - 56) // 2, (resized.shape[1] - 56) // 2
@@ -71,14 +76,31 @@ def test_evaluation_resizes_and_crops_the_centre(height: int, width: int, image_
 
 def test_resizing_is_antialiased() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    square = decoding.decode_square(tf.constant(encode(image, "PNG")), whole, 20).numpy()
+    square = decode_square(tf.constant(encode(image, "PNG")), whole, 20)
     np.testing.assert_allclose(square * 255, resize(image, 20, 20), atol=0.01)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(328, 328, 224), (61, 143, 32), (40, 30, 64), (1, 7, 16)])
+def test_resizing_equals_tensorflows(height: int, width: int, size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = tf.image.resize(image, [size, size], antialias=True).numpy()
+    np.testing.assert_array_equal(decoding._resized_planes(tf.constant(image), size), expected.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(328, 328, 224), (61, 143, 32), (40, 30, 64)])
+def test_resizing_is_pillows(height: int, width: int, size: int) -> None:
+    """The published recipes were trained on images that Pillow resized."""
+    image = Image.fromarray(smooth_image(height, width))
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32)
+    resized = decoding._resized_planes(tf.constant(np.asarray(image)), size).numpy().transpose(2, 1, 0)
+    # Pillow rounds to whole levels after each of two passes.
+    assert np.abs(resized - expected).max() < 1.1
 
 
 def test_plain_evaluation_of_a_square_is_the_image() -> None:
     image = smooth_image(32, 32)
     window_fn = functools.partial(decoding.center_window, image_size=32, eval_resize=32)
-    square = decoding.decode_square(tf.constant(encode(image, "PNG")), window_fn, 32).numpy()
+    square = decode_square(tf.constant(encode(image, "PNG")), window_fn, 32)
     np.testing.assert_array_equal(square, image.astype(np.float32) / 255)
 
 
@@ -124,5 +146,5 @@ def test_every_colour_model_becomes_rgb() -> None:
         (encode(image.convert("L"), "PNG"), grey),
         (encode(image.convert("L"), "GIF"), grey),
     ]:
-        square = decoding.decode_square(tf.constant(encoded), whole, 40).numpy()
+        square = decode_square(tf.constant(encoded), whole, 40)
         assert np.abs(square * 255 - reference).mean() < 3

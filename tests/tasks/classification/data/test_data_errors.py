@@ -77,7 +77,8 @@ def test_a_data_set_that_cannot_be_downloaded(
     dataset_config.update(name=name, data_dir=str(tmp_path))
     start = time.monotonic()
     with pytest.raises(
-        UserError, match=rf"data set '{name}' is not in .*no connection to .*`tfds build {name} "
+        UserError,
+        match=rf"data set '{name}' is not in .*no connection to .*`python -m slimjax.prepare --dataset={name} ",
     ) as raised:
         data.load_info(dataset_config)
     assert time.monotonic() - start < 20
@@ -90,8 +91,8 @@ def test_a_data_set_that_must_be_fetched_by_hand(
 ) -> None:
     dataset_config.update(name="imagenet2012", data_dir=str(tmp_path))
     line = (
-        r"must be fetched by hand: put the files into .*downloads/manual \(.*ILSVRC2012_img_train.tar.*"
-        r"`tfds build imagenet2012 --data_dir="
+        r"must be fetched by hand: put the files into a folder DIR \(.*ILSVRC2012_img_train.tar.*"
+        r"`python -m slimjax.prepare --dataset=imagenet2012 --data_dir=.* --manual_dir=DIR`"
     )
     with pytest.raises(UserError, match=line) as raised:
         data.load_info(dataset_config)

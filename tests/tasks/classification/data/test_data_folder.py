@@ -69,7 +69,7 @@ def test_slices_of_a_folder(folder_config: ml_collections.ConfigDict) -> None:
 
 def test_a_broken_file_is_a_user_error(folder_config: ml_collections.ConfigDict, tmp_path: pathlib.Path) -> None:
     (tmp_path / "validation" / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing")
-    with pytest.raises(UserError, match=r"an image of data set 'folder' cannot be decoded: .*; replace or remove it"):
+    with pytest.raises(UserError, match=r"is damaged: .*/a/broken.jpg cannot be read or decoded; replace it"):
         list(data.eval_batches(folder_config, batch_size=4))
 
 

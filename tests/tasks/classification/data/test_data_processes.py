@@ -12,6 +12,7 @@ from slimjax.tasks.classification import data
 config = ml_collections.ConfigDict(dict(
     name="digits", data_dir=sys.argv[1], train_split="train", eval_split="test", image_size=8, eval_resize=8,
     augmentation="basic", flip=True, color_jitter=0.4, pca_noise=0.1, shuffle_buffer=100,
+    skip_damaged=False,
 ))
 data.check_dataset_config(config)
 assert "tensorflow" not in sys.modules and "tensorflow_datasets" not in sys.modules

@@ -1,0 +1,34 @@
+"""What the benchmarks' records have in common."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RECORDS = HERE / "records"
+
+
+def measured_on(*extra_packages: str) -> dict[str, Any]:
+    """Machine, versions and commit, for the record.
+
+    Args:
+      *extra_packages: whose versions matter as well, where they are installed.
+    """
+    from slimjax.analysis.machine import describe_machine
+    from slimjax.versions import package_versions
+
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
+    return {
+        **describe_machine(),
+        "versions": package_versions(*extra_packages),
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
