@@ -104,8 +104,8 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
 
 
 def _cost_table(cost: StepCost) -> Table:
-    sizes = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
-    table = _table("on each device", *sizes, "GFLOP", "accessed", "all-reduced", left=1)
+    memory = ("arguments", "temporaries", "outputs", "in place", "beside", "peak", "code")
+    table = _table("on each device", *memory, "GFLOP", "accessed", "all-reduced", left=1)
     for program in cost.programs:
         sizes = (
             program.argument_bytes,
