@@ -6,6 +6,7 @@ from pathlib import Path
 
 from etils import epath
 
+from slimjax.buckets import check_bucket
 from slimjax.errors import UserError
 
 _BUCKETS = "gs"
@@ -15,13 +16,15 @@ def folder_path(text: str, flag: str) -> epath.Path:
     """The folder that a flag names, absolute: on this machine, or `gs://BUCKET/FOLDER`.
 
     Raises:
-      UserError: for a URL of any other kind, which would otherwise become a folder of that name.
+      UserError: for a URL of any other kind, which would otherwise become a folder of that name, and for a bucket that
+        cannot be read.
     """
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", text)
     if not scheme:
         return epath.Path(os.path.abspath(os.path.expanduser(text)))
     if scheme[1] != _BUCKETS:
         raise UserError(f"{flag}={text}: {scheme[1]}:// is not known; give a folder, or {_BUCKETS}://BUCKET/FOLDER")
+    check_bucket(text, flag)
     return epath.Path(text)
 
 

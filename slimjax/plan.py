@@ -24,7 +24,6 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
-from slimjax.configuration import check_keys, let_overrides_win
 from slimjax.errors import UserError
 from slimjax.paths import check_writable
 
@@ -32,7 +31,7 @@ from slimjax.paths import check_writable
 if TYPE_CHECKING:
     from slimjax.analysis.plan_report import PlanReport
 
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
     "config",
     None,
     "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it.",
@@ -64,9 +63,7 @@ def main() -> int:
     _check_pipeline()
     if _OUTPUT.value:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
-    config = _CONFIG.value
-    let_overrides_win(config, config_flags.get_override_values(flags.FLAGS["config"]))
-    check_keys(config)
+    config = cli.given_config()
     from slimjax.analysis.topologies import prepare_process
 
     prepare_process(_TOPOLOGY.value)

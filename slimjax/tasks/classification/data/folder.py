@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from etils import epath
 
 from slimjax.errors import UserError
@@ -36,6 +37,8 @@ class FolderSource:
                 for path in _images(classes[name])
             ]
             if files:
+                # Each device trains on its own part of the list, which is not to be some of the classes.
+                np.random.default_rng(0).shuffle(files)
                 self._paths[split], self._labels[split] = map(list, zip(*files, strict=True))
         if not self._paths:
             raise UserError(f"dataset.data_dir={root!r} holds no images; dataset.name='folder' wants {_LAYOUT}")

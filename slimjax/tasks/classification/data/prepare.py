@@ -1,6 +1,7 @@
 """From a data set's name to a tfds builder whose files are there, or one line that says how to get them."""
 
 import contextlib
+import os
 import shlex
 import textwrap
 from collections.abc import Callable, Iterator
@@ -9,10 +10,10 @@ import numpy as np
 import requests
 from etils import epath
 
+from slimjax.buckets import CONNECT_TIMEOUT_SECONDS, check_bucket
 from slimjax.errors import UserError, did_you_mean
 from slimjax.tasks.classification.data import fashion_mnist
 from slimjax.tasks.classification.data.digits import Digits
-from slimjax.tasks.classification.data.storage import CONNECT_TIMEOUT_SECONDS, check_bucket
 from slimjax.tensorflow_import import silent_tfds, tf, tfds
 
 _MAX_REASON_LENGTH = 240
@@ -36,7 +37,7 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     Raises:
       UserError: if there is none, it is of another kind, or `data_dir` is in a bucket that cannot be read.
     """
-    check_bucket(data_dir)
+    check_bucket(data_dir or os.environ.get("TFDS_DATA_DIR", ""), "dataset.data_dir")
     with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
         builder = _construct_builder(name, data_dir or None)
     _check_features(name, builder.info.features)

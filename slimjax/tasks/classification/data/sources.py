@@ -5,12 +5,12 @@ from typing import Protocol
 
 import ml_collections
 
+from slimjax.buckets import check_bucket
 from slimjax.errors import UserError
 from slimjax.tasks.classification.data.folder import FolderSource
 from slimjax.tasks.classification.data.prepare import find_builder, open_builder
 from slimjax.tasks.classification.data.records import ArrayRecordSource, TfRecordSource
 from slimjax.tasks.classification.data.splits import ExampleRange
-from slimjax.tasks.classification.data.storage import check_bucket
 from slimjax.tensorflow_import import tf, tfds
 
 Example = Mapping[str, tf.Tensor]
@@ -52,7 +52,7 @@ def open_source(dataset_config: ml_collections.ConfigDict) -> Source:
         its files are of a format that is not read here.
     """
     if dataset_config.name == "folder":
-        check_bucket(dataset_config.data_dir)
+        check_bucket(dataset_config.data_dir, "dataset.data_dir")
         return FolderSource(dataset_config.data_dir)
     builder = open_builder(dataset_config.name, dataset_config.data_dir)
     file_format = builder.info.file_format.value

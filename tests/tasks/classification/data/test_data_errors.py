@@ -68,6 +68,17 @@ def test_fewer_training_examples_than_hosts(dataset_config: ml_collections.Confi
         data.train_batches(dataset_config, batch_size=8, seed=0, process_count=4)
 
 
+@pytest.mark.parametrize("name", ["imagenet2012", "folder"])
+def test_a_bucket_without_a_network(dataset_config: ml_collections.ConfigDict, name: str) -> None:
+    dataset_config.update(name=name, data_dir="gs://some-bucket/tfds")
+    began = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"data_dir=gs://some-bucket/tfds cannot be read: there is no connection"
+    ):
+        data.load_info(dataset_config)
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
 def test_a_data_set_that_cannot_be_downloaded(
     dataset_config: ml_collections.ConfigDict, tmp_path: pathlib.Path, name: str

@@ -16,17 +16,20 @@ _METADATA_TIMEOUT_SECONDS = 2
 _OWN_CREDENTIALS = Path("~/.config/gcloud/application_default_credentials.json")
 
 
-def check_bucket(data_dir: str) -> None:
-    """Checks that a `gs://` folder's bucket can be reached, exists, and is public or there are credentials to try.
+def check_bucket(url: str, setting: str) -> None:
+    """Checks that the bucket of a `gs://` folder can be reached, exists, and is public or there are credentials to try.
+
+    Args:
+      url: of the folder; whatever is not in a bucket passes.
+      setting: the one that named it, such as `dataset.data_dir`.
 
     Raises:
       UserError: within seconds, if it cannot be read.
     """
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "")
-    if not data_dir.startswith(_SCHEME):
+    if not url.startswith(_SCHEME):
         return
-    bucket = data_dir.removeprefix(_SCHEME).partition("/")[0]
-    what = f"dataset.data_dir={data_dir!r} cannot be read"
+    bucket = url.removeprefix(_SCHEME).partition("/")[0]
+    what = f"{setting}={url} cannot be read"
     try:
         status = requests.get(f"{_API}/{bucket}/o?maxResults=1", timeout=CONNECT_TIMEOUT_SECONDS).status_code
     except requests.exceptions.RequestException as error:

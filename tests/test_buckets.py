@@ -7,12 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-import ml_collections
 import pytest
 
+from slimjax import buckets
 from slimjax.errors import UserError
-from slimjax.tasks.classification import data
-from slimjax.tasks.classification.data import storage
+from slimjax.paths import folder_path
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +19,8 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> N
     """Nobody's keys, no proxy, and no metadata server."""
     for variable in ("GOOGLE_APPLICATION_CREDENTIALS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(storage, "_OWN_CREDENTIALS", tmp_path / "absent.json")
-    monkeypatch.setattr(storage, "_METADATA_SERVER", f"http://127.0.0.1:{_closed_port()}")
+    monkeypatch.setattr(buckets, "_OWN_CREDENTIALS", tmp_path / "absent.json")
+    monkeypatch.setattr(buckets, "_METADATA_SERVER", f"http://127.0.0.1:{_closed_port()}")
 
 
 def _closed_port() -> int:
@@ -45,7 +44,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(storage, "_API", f"http://127.0.0.1:{server.server_address[1]}/b")
+        monkeypatch.setattr(buckets, "_API", f"http://127.0.0.1:{server.server_address[1]}/b")
         yield
         server.shutdown()
 
@@ -53,32 +52,28 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("data_dir", "line"),
     [
-        ("gs://absent/tfds", r"data_dir='gs://absent/tfds' cannot be read: there is no bucket 'absent'"),
+        ("gs://absent/tfds", r"data_dir=gs://absent/tfds cannot be read: there is no bucket 'absent'"),
         ("gs://private", r"bucket 'private' is not public and this machine has no credentials; run `gcloud auth"),
     ],
 )
 @pytest.mark.usefixtures("service")
 def test_a_bucket_that_cannot_be_read(data_dir: str, line: str) -> None:
     with pytest.raises(UserError, match=line) as raised:
-        storage.check_bucket(data_dir)
+        buckets.check_bucket(data_dir, "dataset.data_dir")
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("service")
 def test_a_bucket_that_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.check_bucket("gs://public/tfds")
-    storage.check_bucket("/a/folder")
+    buckets.check_bucket("gs://public/tfds", "dataset.data_dir")
+    buckets.check_bucket("/a/folder", "dataset.data_dir")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "key.json")
-    storage.check_bucket("gs://private/tfds")
+    buckets.check_bucket("gs://private/tfds", "dataset.data_dir")
 
 
-@pytest.mark.parametrize("name", ["imagenet2012", "folder"])
-def test_without_a_network_it_takes_seconds(
-    dataset_config: ml_collections.ConfigDict, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(storage, "_API", f"http://127.0.0.1:{_closed_port()}/b")
-    dataset_config.update(name=name, data_dir="gs://some-bucket/tfds")
+def test_without_a_network_it_takes_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "_API", f"http://127.0.0.1:{_closed_port()}/b")
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"'gs://some-bucket/tfds' cannot be read: there is no connection to storage"):
-        data.load_info(dataset_config)
+    with pytest.raises(UserError, match=r"--workdir=gs://some/run cannot be read: there is no connection to storage"):
+        folder_path("gs://some/run", "--workdir")
     assert time.monotonic() - began < 10
