@@ -77,12 +77,19 @@ def contestants(folder: Path) -> dict[str, Iterator[Any]]:
 
     config = s_mobilenet_v2.get_config().dataset
     config.update(name="folder", data_dir=str(folder))
-    source = FolderSource(config.data_dir)
+
+    class EndlessSource(FolderSource):
+        """Goes round, so that no pass over the few files begins and ends the graph's parallel parts anew."""
+
+        def references(self, ranges: Any, seed: Any) -> tf.data.Dataset:
+            return super().references(ranges, seed).repeat()
+
+    source = EndlessSource(config.data_dir)
     ranges = parse_split("eval_split", config.eval_split, source.splits)
-    references = source.references(ranges, seed=None).repeat().enumerate()
+    references = source.references(ranges, seed=None).enumerate()
 
     def evaluation(_: int, marked: bool) -> tf.data.Dataset:
-        return stream.eval_stream(source, ranges, config, marked=marked).repeat().batch(BATCH_SIZE)
+        return stream.eval_stream(source, ranges, config, marked=marked).batch(BATCH_SIZE)
 
     def bare(window_of: Any) -> Iterator[Any]:
         # AutoGraph would warn that it does not find TensorFlow, which is imported in here.
