@@ -7,7 +7,8 @@ Every contestant is a process of its own on two cores. The individual networks a
 with the same convolutions. Every process, PyTorch's among them, sets the C library's allocator as `python -m
 slimjax.main` does. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
 speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
-be, where PyTorch is absent. Writes a record beside this file.
+be, where PyTorch is absent. On a GPU or TPU whose peak is published, it prints what share of it a step reaches, counting
+6 operations for each multiply-add. Writes a record beside this file.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from contestants import CONTESTANTS, WIDTHS
 from measuring import HERE, RECORDS, measured_on, write_record
 from rich.console import Console
 from rich.table import Table
+
+from slimjax.analysis.chips import peak_flops_per_second
 
 
 class Server:
@@ -76,6 +79,7 @@ def measure(
     return {
         "model": name,
         "widths": WIDTHS[name],
+        "flops": step_flops(name, batch_size, image_size),
         "seconds": seconds,
         "built": {which: server.about for which, server in servers.items()},
         "ratios": {
@@ -87,6 +91,14 @@ def measure(
             if ours in seconds and other in seconds
         },
     }
+
+
+def step_flops(name: str, batch_size: int, image_size: int) -> int:
+    """Floating-point operations that all widths' forward and backward passes take at least: 6 for a multiply-add."""
+    from slimjax import create_model, profile_model
+
+    rows = profile_model(create_model(name, WIDTHS[name], 1000), image_size)
+    return 6 * batch_size * sum(row.macs for row in rows)
 
 
 def print_record(record: dict[str, Any], console: Console) -> None:
@@ -108,6 +120,11 @@ def print_record(record: dict[str, Any], console: Console) -> None:
                 f"{temporary:.0f}" if built else "",
             )
     console.print(table)
+    peak = peak_flops_per_second(record["device"])
+    for row in record["models"] if peak else ():
+        for which, seconds in row["seconds"].items():
+            share = row["flops"] / statistics.median(seconds) / peak
+            console.print(f"{row['model']}: {which} reaches {share:.1%} of the device's peak")
     for row in record["models"]:
         for pair, ratio in row["ratios"].items():
             console.print(f"{row['model']}: {pair} = {ratio}")

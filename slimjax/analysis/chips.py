@@ -80,6 +80,25 @@ CHIPS = {
 }
 
 
+_DEVICE_KINDS = {
+    "TPU v4": CHIPS["v4"].flops_per_second,
+    "TPU v5 lite": CHIPS["v5e"].flops_per_second,
+    "TPU v5": CHIPS["v5p"].flops_per_second,
+    "TPU v6 lite": CHIPS["v6e"].flops_per_second,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Peak FLOP/s of bfloat16 without sparsity by the beginning of what JAX calls a device; GPUs as NVIDIA's data sheets
+have their SXM forms."""
+
+
+def peak_flops_per_second(device_kind: str) -> float | None:
+    """Peak of bfloat16 products of the device that JAX calls so; None if it is not known, as of CPUs."""
+    matching = [name for name in _DEVICE_KINDS if device_kind.startswith(name)]
+    return _DEVICE_KINDS[max(matching, key=len)] if matching else None
+
+
 @dataclass(frozen=True)
 class StepLimits:
     """The least time of a step on a chip, and how many images a second that allows.

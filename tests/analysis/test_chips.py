@@ -2,7 +2,7 @@
 
 import pytest
 
-from slimjax.analysis.chips import CHIPS, step_limits
+from slimjax.analysis.chips import CHIPS, peak_flops_per_second, step_limits
 
 
 def test_limits_are_operations_and_bytes_over_the_published_peaks():
@@ -33,3 +33,11 @@ def test_flat_slices(kind):
 def test_cuboid_slices(kind, largest):
     assert all(CHIPS[kind].is_slice(shape) for shape in ((2, 2, 1), (2, 2, 4), (4, 4, 8), (12, 12, 16), largest))
     assert not any(CHIPS[kind].is_slice(shape) for shape in ((2, 2), (2, 2, 8), (4, 4, 6), (0, 4, 4), (20, 20, 20)))
+
+
+@pytest.mark.parametrize(
+    ("device_kind", "expected"),
+    [("TPU v5 lite", 197e12), ("TPU v5", 459e12), ("NVIDIA H100 80GB HBM3", 989e12), ("cpu", None), ("NVIDIA", None)],
+)
+def test_peaks_go_by_the_longest_name_that_a_device_begins_with(device_kind, expected):
+    assert peak_flops_per_second(device_kind) == expected

@@ -72,9 +72,7 @@ def test_fewer_training_examples_than_hosts(dataset_config: ml_collections.Confi
 def test_a_bucket_without_a_network(dataset_config: ml_collections.ConfigDict, name: str) -> None:
     dataset_config.update(name=name, data_dir="gs://some-bucket/tfds")
     began = time.monotonic()
-    with pytest.raises(
-        UserError, match=r"data_dir=gs://some-bucket/tfds cannot be read: there is no connection"
-    ):
+    with pytest.raises(UserError, match=r"data_dir=gs://some-bucket/tfds cannot be read: there is no connection"):
         data.load_info(dataset_config)
     assert time.monotonic() - began < 20
 
