@@ -7,8 +7,8 @@ Every contestant is a process of its own on two cores. The individual networks a
 with the same convolutions. Every process, PyTorch's among them, sets the C library's allocator as `python -m
 slimjax.main` does. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
 speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
-be, where PyTorch is absent. On a GPU or TPU whose peak is published, it prints what share of it a step reaches, counting
-6 operations for each multiply-add. Writes a record beside this file.
+be, where PyTorch is absent. On a GPU or TPU whose peak is published, it prints what share of it a step reaches,
+counting 6 operations for each multiply-add. Writes a record beside this file.
 """
 
 import argparse
