@@ -1,6 +1,7 @@
 """Buckets, looked at before TensorFlow does: it retries for minutes what cannot succeed."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import requests
@@ -16,6 +17,7 @@ _METADATA_TIMEOUT_SECONDS = 2
 _OWN_CREDENTIALS = Path("~/.config/gcloud/application_default_credentials.json")
 
 
+@cache
 def check_bucket(url: str, setting: str) -> None:
     """Checks that the bucket of a `gs://` folder can be reached, exists, and is public or there are credentials to try.
 

@@ -12,10 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from slimjax.configuration import check_keys, config_of_run, known_keys, let_overrides_win
-from slimjax.errors import UserError, did_you_mean
-
-USAGE_ERROR = 2
-INTERRUPTED = 130
+from slimjax.errors import INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
 
 
 def run(main: Callable[[], int], default_config: str | None = None) -> NoReturn:

@@ -3,6 +3,12 @@
 import difflib
 from collections.abc import Iterable
 
+USAGE_ERROR = 2
+"""Exit code after a mistake of the user's."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect."""
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config value, a path, a data set, a checkpoint.

@@ -52,11 +52,11 @@ def main() -> int:
     keep_freed_memory()
     # Imported once the flags are known to be good.
     from slimjax.training import modes
-    from slimjax.training.processes import connect_processes, lost_process_told
+    from slimjax.training.processes import connect_processes, ended_with_the_others
 
     connect_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     cli.use_compilation_cache()
-    with lost_process_told():
+    with ended_with_the_others():
         return {
             "train": lambda: modes.train(config, workdir, _PROFILE_STEPS.value),
             "eval": lambda: modes.evaluate(config, workdir, _CHECKPOINT.value),

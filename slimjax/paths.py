@@ -25,7 +25,14 @@ def folder_path(text: str, flag: str) -> epath.Path:
     if scheme[1] != _BUCKETS:
         raise UserError(f"{flag}={text}: {scheme[1]}:// is not known; give a folder, or {_BUCKETS}://BUCKET/FOLDER")
     check_bucket(text, flag)
-    return epath.Path(text)
+    folder = epath.Path(text)
+    try:
+        folder.exists()
+    # Whatever the file system raises, of rights above all, is for the user to mend.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{flag}={text} cannot be read ({reason}); give a folder that is yours") from error
+    return folder
 
 
 def is_remote(path: os.PathLike[str]) -> bool:

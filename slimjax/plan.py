@@ -98,7 +98,8 @@ def _report(config: ConfigDict, topology_name: str) -> "PlanReport":
         cost_of = partial(step_cost, training, turn, progress=progress, cache=cache)
         cost = cost_of(config.batch_size)
         if _FIND_BATCH_SIZE.value:
-            largest = find_largest_batch(cost, cost_of, topology.memory_bytes, len(topology.devices))
+            parts = len(topology.devices) * config.accumulate_steps
+            largest = find_largest_batch(cost, cost_of, topology.memory_bytes, parts)
     return PlanReport(
         model=config.model.name,
         widths=turn.widths,

@@ -244,7 +244,7 @@ def test_steps_are_traced_for_xprof(run_program, tmp_path):
 
 
 def test_moving_averages_are_saved_resumed_evaluated_and_handed_on(run_program, tmp_path):
-    """With a decay so high that they hardly move, the averages evaluate as an untrained network does."""
+    """The averages differ from the parameters, and what is told of the run, then and later, is told of them."""
     settings = [*SMALL, "--config.num_train_steps=40", "--config.ema_decay=0.5"]
     workdir = tmp_path / "averaged"
     for steps in (20, 40):
@@ -258,6 +258,9 @@ def test_moving_averages_are_saved_resumed_evaluated_and_handed_on(run_program, 
     averages = {key.replace("['averaged']", ""): value for key, value in stored.items() if "['averaged']" in key}
     assert {key.split("'")[1] for key in averages} == {"params", "batch_stats"}
     assert any((stored[key] != value).any() for key, value in averages.items())
+    code, calibrated, err = run_program(f"--workdir={workdir}", "--mode=calibrate", "--config.ema_decay=0.0")
+    assert code == 0, err
+    assert len(ERROR_ROW.findall(calibrated)) == 2
 
     other = tmp_path / "other"
     code, _, err = run_program(

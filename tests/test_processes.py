@@ -76,6 +76,42 @@ def test_a_lost_process_ends_the_other_and_both_go_on_to_what_one_would_have_lea
 
 
 @pytest.mark.slow
+def test_a_lost_process_that_is_not_the_first_ends_the_first(start_processes, tmp_path):
+    coordinator, other = start_processes(tmp_path, "--config.num_train_steps=1000")
+    wait_for((tmp_path / "checkpoints" / "2").exists, coordinator)
+    other.kill()
+    other.communicate()
+    _, err = coordinator.communicate(timeout=150)
+    assert coordinator.returncode not in (0, None)
+    assert "another task died" in err or "lost another one" in err
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_meets_ends_both(start_processes, tmp_path):
+    """Process 0 finds the workdir locked; the other waits for it in a collective."""
+    import fcntl
+
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        processes = start_processes(tmp_path)
+        results = [process.communicate(timeout=200) for process in processes]
+    assert processes[0].returncode == 2
+    assert results[0][1].startswith("error: process 0 of 2: another process writes to")
+    assert processes[1].returncode not in (0, None), results[1]
+
+
+@pytest.mark.slow
+def test_another_number_of_devices_goes_on_and_says_so(start_program, tmp_path):
+    for devices, steps in ((2, 4), (4, 6)):
+        arguments = [f"--workdir={tmp_path}", *SETTINGS, f"--config.num_train_steps={steps}"]
+        process = start_program(*arguments, devices=devices)
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    assert "devices, which see other images from here on: 2 in the checkpoint, 4 here" in err
+    assert (tmp_path / "checkpoints" / "6").exists()
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_process_saves_and_ends_all(start_processes, tmp_path):
     coordinator, other = start_processes(tmp_path, "--config.num_train_steps=1000")
     wait_for((tmp_path / "checkpoints" / "2").exists, coordinator)

@@ -98,13 +98,14 @@ class StepCost:
         return self.refused_bytes is None and self.peak_bytes <= memory_bytes
 
 
-def program_cost(name: str, program: jax.stages.Compiled, beside_bytes: int) -> ProgramCost:
+def program_cost(name: str, program: jax.stages.Compiled, beside_bytes: int, repeats: int = 1) -> ProgramCost:
     """What XLA says of a compiled program.
 
     Args:
       name: what it does.
       program: the program.
       beside_bytes: of what is alive meanwhile without being an argument.
+      repeats: iterations of the loop in which it does nearly all of its work.
     """
     memory, cost = program.memory_analysis(), program.cost_analysis()
     if memory is None or cost is None:
@@ -118,8 +119,8 @@ def program_cost(name: str, program: jax.stages.Compiled, beside_bytes: int) -> 
         aliased_bytes=memory.alias_size_in_bytes,
         beside_bytes=beside_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
-        flops=cost.get("flops", 0.0),
-        accessed_bytes=cost.get("bytes accessed", 0.0),
+        flops=cost.get("flops", 0.0) * repeats,
+        accessed_bytes=cost.get("bytes accessed", 0.0) * repeats,
         all_reduces=reduced.count,
         all_reduced_bytes=reduced.bytes,
     )

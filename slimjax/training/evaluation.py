@@ -24,13 +24,24 @@ class Evaluator:
         self._task, self._mesh, self._progress = task, mesh, progress
         self._programs: dict[float, jax.stages.Compiled] = {}
 
-    def __call__(self, params: Tree, batch_stats: Tree) -> dict[float, Figures]:
+    def __call__(
+        self, params: Tree, batch_stats: Tree, is_interrupted: Callable[[], bool] = lambda: False
+    ) -> dict[float, Figures]:
         """Figures of every width, each example of the split counted exactly once.
+
+        Args:
+          params: the parameters.
+          batch_stats: running statistics of every width.
+          is_interrupted: asked after every batch.
+
+        Returns:
+          The figures by width; none if it was interrupted.
 
         Raises:
           UserError: if the split is empty.
         """
         totals: dict[float, Any] = {}
+        before: list[Any] = []
         batches = device_batches(self._mesh, self._task.eval_batches())
         for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
             if not self._programs:
@@ -39,6 +50,11 @@ class Evaluator:
             for width, program in self._programs.items():
                 metrics = settled(self._mesh, program(params, batch_stats, batch))
                 totals[width] = totals[width].merge(metrics) if width in totals else metrics
+            # One batch behind, so that the devices always have work, and never more batches than that.
+            jax.block_until_ready(before)
+            before = list(totals.values())
+            if is_interrupted():
+                return {}
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
         return {width: figures_of(metrics) for width, metrics in totals.items()}

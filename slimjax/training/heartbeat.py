@@ -6,18 +6,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-_PATIENCE = 3.0
-"""Usual durations of what the loop may wait for, after which it is told."""
+_PATIENCE = 10.0
+"""Median durations of a step after which it is told."""
+
+
+class _Doing(NamedTuple):
+    step: int
+    what: str
+    step_since: float
+    since: float
 
 
 class Heartbeat:
-    """Watches a loop from a thread of its own.
-
-    The loop runs ahead of the device and waits for it only where metrics are fetched. So the longest that it usually
-    waits is as long as all steps between two lines of metrics take, and that is the measure.
-    """
+    """Watches a loop from a thread of its own; what the loop says of itself costs next to nothing."""
 
     def __init__(self, say: Callable[[str], None], min_seconds: float = 10.0) -> None:
         """Watches nothing yet.
@@ -27,8 +30,8 @@ class Heartbeat:
           min_seconds: what is shorter is never told.
         """
         self._say, self._min_seconds = say, min_seconds
-        self._usual: deque[tuple[float, int]] = deque(maxlen=51)
-        self._current: tuple[int, str, float] | None = None
+        self._step_seconds: deque[float] = deque(maxlen=101)
+        self._doing: _Doing | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
 
@@ -41,28 +44,24 @@ class Heartbeat:
         self._thread.join()
 
     def beat(self, step: int, what: str) -> None:
-        """Says what the loop does now, such as `waiting for images`; cheap enough to call at every step."""
-        self._current = step, what, time.monotonic()
+        """Says what the loop does now in which step, such as `waiting for images`."""
+        now, before = time.monotonic(), self._doing
+        if before and before.step != step:
+            self._step_seconds.append(now - before.step_since)
+        self._doing = _Doing(step, what, before.step_since if before and before.step == step else now, now)
 
     def pause(self) -> None:
-        """Leaves what comes now, such as compiling, unwatched until the next beat."""
-        self._current = None
-
-    def steps_took(self, seconds: float, count: int) -> None:
-        """Notes how long the steps between two lines of metrics took."""
-        self._usual.append((seconds, count))
+        """Leaves what comes now, such as compiling, unwatched and unmeasured until the next beat."""
+        self._doing = None
 
     def _watch(self) -> None:
         told_at = 0.0
         while not self._ended.wait(self._min_seconds / 5):
-            current, usual = self._current, list(self._usual)
-            if current is None or not usual:
+            doing, known = self._doing, list(self._step_seconds)
+            if doing is None or not known:
                 continue
-            step, what, since = current
-            waited = time.monotonic() - since
-            limit = max(self._min_seconds, _PATIENCE * statistics.median(seconds for seconds, _ in usual))
+            usual, waited = statistics.median(known), time.monotonic() - doing.since
             # Told again each time that the wait has doubled.
-            if waited > limit and (told_at < since or waited > 2 * (told_at - since)):
-                told_at = since + waited
-                of_step = statistics.median(seconds / count for seconds, count in usual)
-                self._say(f"step {step}: {what} for {waited:.0f} s now; a step usually takes {of_step:.2g} s")
+            if waited > max(self._min_seconds, _PATIENCE * usual) and waited > 2 * (told_at - doing.since):
+                told_at = doing.since + waited
+                self._say(f"step {doing.step}: {doing.what} for {waited:.0f} s now; a step usually takes {usual:.2g} s")

@@ -11,11 +11,13 @@ from slimjax.errors import UserError
 from slimjax.tasks.task import Figures
 from slimjax.training.algorithm import StepMetrics
 from slimjax.training.evaluation import figures_of
-from slimjax.training.heartbeat import Heartbeat
 from slimjax.training.metric_writers import MetricWriter, scalars_of
 from slimjax.training.progress import StepProgress, figures_line
 from slimjax.training.run import Run
 from slimjax.training.switches import Turn
+
+STEPS_AHEAD = 2
+"""Steps that the host may have handed to the devices without any of them being done."""
 
 
 @dataclass
@@ -25,7 +27,6 @@ class TrainingLog:
     run: Run
     writer: MetricWriter
     bar: StepProgress
-    heartbeat: Heartbeat
     pending: list[tuple[int, Turn, StepMetrics]] = field(default_factory=list)
     clock: float = field(default_factory=time.monotonic)
 
@@ -35,8 +36,14 @@ class TrainingLog:
         self.bar.restart_clock()
 
     def add(self, step: int, turn: Turn, metrics: StepMetrics) -> None:
-        """Keeps a step's metrics without waiting for them."""
+        """Keeps a step's metrics, and waits for those of the one before the last.
+
+        So a device always has a step to go on with, and the host is never so far ahead that the batches of many steps
+        lie in the device's memory.
+        """
         self.pending.append((step, turn, metrics))
+        if len(self.pending) > STEPS_AHEAD:
+            jax.block_until_ready(self.pending[-1 - STEPS_AHEAD][2].gradient_norm)
         self.bar.advance(step + 1)
 
     def write(self, done: int) -> None:
@@ -63,7 +70,6 @@ class TrainingLog:
         }
         self.writer.write_scalars(done, scalars)
         self.bar.report(f"loss {figures_line(figures, 'loss')} | {scalars['train/images_per_second']:.0f} images/s")
-        self.heartbeat.steps_took(seconds, len(self.pending))
         self.pending.clear()
         self.clock = time.monotonic()
 

@@ -62,16 +62,19 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
         if start >= end:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
             return Outcome(state, start, evaluate(state.weights.params, state.weights.batch_stats), 0)
+        if traced and start > traced[0]:
+            progress.say(f"--profile_steps: the run is beyond step {traced[0]} already; what is left of them is traced")
         with (
             StopSignals() as signals,
             Heartbeat(progress.say) as heartbeat,
-            StepTrace(traced, run.workdir / TENSORBOARD, progress) as trace,
+            StepTrace(traced if leads else range(0), run.workdir / TENSORBOARD, progress) as trace,
         ):
             writer = create_writer(run.workdir, start, leads)
-            log = TrainingLog(run, writer, progress.steps("training", end, start), heartbeat)
-            outcome = _Loop(run, evaluate, progress, log, signals, heartbeat, trace).train_from(state, start)
-        run.checkpoints.wait()
-        log.close()
+            log = TrainingLog(run, writer, progress.steps("training", end, start))
+            try:
+                outcome = _Loop(run, evaluate, progress, log, signals, heartbeat, trace).train_from(state, start)
+            finally:
+                log.close()
     return outcome
 
 
@@ -115,10 +118,15 @@ class _Loop:
             if saves:
                 self.heartbeat.pause()
                 run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
+            stopped_by = stopped_by or self.signals.received_alone
             if stopped_by is not None:
-                self.progress.say(f"{stopped_by.name}: saved step {done}; the same command goes on from there")
                 break
-        return Outcome(state, done, figures, 0 if last else self.signals.exit_code)
+        # Waited for while signals are still caught: a second one must not cost the checkpoint.
+        run.checkpoints.wait()
+        if stopped_by is not None:
+            self.progress.say(f"{stopped_by.name}: saved step {done}; the same command goes on from there")
+        finished = last and bool(figures)
+        return Outcome(state, done, figures, 0 if finished else self.signals.exit_code)
 
     def _begin(self, state: TrainState, step: int, batch: dict[str, jax.Array], turn: Turn) -> TrainState:
         """What comes before the first step, and before that of every stage of incremental training."""
@@ -134,8 +142,12 @@ class _Loop:
         return state
 
     def _evaluated(self, state: TrainState, done: int) -> dict[float, Figures]:
+        """Figures of every width; none if a signal has interrupted the evaluation."""
         self.heartbeat.pause()
-        figures, best = self.evaluate(state.weights.params, state.weights.batch_stats), self.run.task.best_figure
+        weights, best = state.weights, self.run.task.best_figure
+        figures = self.evaluate(weights.params, weights.batch_stats, lambda: self.signals.received_alone is not None)
+        if not figures:
+            return figures
         self.log.write_evaluation(done, figures)
         self.progress.say(f"step {done}: {best} % {figures_line(figures, best)}")
         return figures

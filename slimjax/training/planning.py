@@ -80,7 +80,9 @@ def step_cost(
             progress.say(f"{what}: known from earlier")
             return known
         with progress.announced(f"{what}: compiling"):
-            cost = program_cost(name, program.compile(), beside[name])
+            # XLA counts a loop's body once, which here takes as many parts of the batch as are accumulated.
+            repeats = training.config.accumulate_steps if name != "update" else 1
+            cost = program_cost(name, program.compile(), beside[name], repeats)
         if cache:
             cache.keep(program, cost)
         return cost
@@ -109,7 +111,7 @@ def find_largest_batch(
       first: cost at some batch size.
       cost_of: compiles the step for a batch size over all devices.
       memory_bytes: of each device.
-      devices: over which a batch is split.
+      devices: over which a batch is split; their number times that of accumulated parts, where there are some.
     """
     costs = {first.batch_size // devices: first}
     while True:

@@ -3,6 +3,7 @@
 import faulthandler
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import jax
 
-from slimjax.errors import UserError
+from slimjax.errors import USAGE_ERROR, UserError
 
 # Where Linux shows the TPU chips of a machine.
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/vfio")
 _LOST = 3
+# What collectives say of a process that is gone, on CPU (gloo), GPU and TPU.
+_CONNECTION = re.compile("gloo|nccl|connect|socket|peer|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED", re.IGNORECASE)
 
 
 def connect_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -75,16 +78,22 @@ def _join_pod() -> None:
 
 
 @contextmanager
-def lost_process_told() -> Iterator[None]:
-    """Ends this process with one line where another one is gone, instead of waiting for it.
+def ended_with_the_others() -> Iterator[None]:
+    """Ends one of several processes with one line where another is gone, or where it cannot go on itself.
 
-    Collectives then fail, of which JAX says only that a connection was closed. Leaving in good order would wait for the
-    lost process as well, so nothing is cleaned up: the next start goes on from the newest checkpoint.
+    Collectives fail when a process is gone, of which JAX says only that a connection was closed. Leaving in good order
+    would wait for the others, which wait in a collective, so nothing is cleaned up: they see this one gone, and the
+    next start goes on from the newest checkpoint.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except UserError as error:
         if jax.process_count() == 1:
+            raise
+        print(f"error: process {jax.process_index()} of {jax.process_count()}: {error}", file=sys.stderr, flush=True)
+        os._exit(USAGE_ERROR)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or not _CONNECTION.search(str(error)):
             raise
         reason = " ".join(str(error).split())[:200]
         print(

@@ -147,9 +147,11 @@ def state_to_calibrate(run: Run, step: int) -> tuple[TrainState, Description]:
     """
     stored = run.checkpoints.description(step)
     check_same_network(stored, run.config, run.num_classes, run.checkpoints.directory / str(step))
-    # What the optimiser keeps is laid out as when it was trained.
+    # What the optimiser and the averages keep is laid out as when it was trained.
     tx = create_optimizer(ConfigDict(stored.config["optimizer"]), run.schedule, decay_mask(run.task.model))
-    return run.checkpoints.restore(step, state_shapes(replace(run, tx=tx))), stored
+    config = run.config.copy_and_resolve_references()
+    config.ema_decay = stored.config["ema_decay"]
+    return run.checkpoints.restore(step, state_shapes(replace(run, tx=tx, config=config))), stored
 
 
 def trained_weights(run: Run, which: str) -> tuple[int, Weights]:

@@ -9,7 +9,7 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
-from slimjax.cli import INTERRUPTED
+from slimjax.errors import INTERRUPTED
 
 
 class StopSignals:
@@ -42,6 +42,11 @@ class StopSignals:
         if multihost_utils.reached_preemption_sync_point(step):
             return self.received or signal.SIGTERM
         return None
+
+    @property
+    def received_alone(self) -> signal.Signals | None:
+        """The signal, where this process may stop by itself, because it is the only one."""
+        return self.received if self._is_alone else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame

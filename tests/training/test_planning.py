@@ -1,5 +1,7 @@
 """Planned steps against counts by hand on 8 fake devices, and the search for the largest batch."""
 
+import dataclasses
+
 import jax
 import pytest
 from flax.traverse_util import flatten_dict
@@ -118,6 +120,18 @@ def test_operations_are_about_three_forward_passes(planned, training, name):
     macs = sum(row.macs for row in profile_model(training(True).task.model, 16))
     by_hand = 3 * 2 * macs * BATCH / DEVICES
     assert 0.9 * by_hand < planned[name].flops < 1.6 * by_hand
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_accumulated_parts_are_all_counted(training, planned, fused):
+    whole = training(fused)
+    config = whole.config.copy_and_resolve_references()
+    config.accumulate_steps = 2
+    step = TrainStep(whole.task, whole.tx, whole.mesh, fused, accumulate_steps=2)
+    in_parts = dataclasses.replace(whole, config=config, train_step=step)
+    cost = step_cost(in_parts, Turn((1.0, 0.5, 0.25)), BATCH, Progress(enabled=False))
+    # The parts' gradients are added up as well, and a fused step's update is counted twice.
+    assert cost.flops == pytest.approx(planned["fused" if fused else "per_width"].flops, rel=0.15)
 
 
 def test_batches_have_the_shapes_that_the_pipeline_gives(data_dir):

@@ -240,7 +240,7 @@ def test_gradients_go_through_the_statistics_of_a_group(make_task, meshes):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_parameters_cross_the_wire_once_whatever_the_number_of_widths(make_task, meshes, fused):
-    for widths in [(1.0,), (0.25, 0.5, 1.0), (0.25, 0.35, 0.5, 0.75, 1.0)]:
+    for widths in [(1.0,), (0.25, 0.5, 0.75, 1.0), (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)]:
         task = make_task(widths=widths)
         tx = sgd(task)
         state = jax.eval_shape(lambda task=task, tx=tx: initial_state(task.model, tx, 0, 8))
@@ -252,6 +252,18 @@ def test_the_parameters_cross_the_wire_once_whatever_the_number_of_widths(make_t
         # Every width adds 6 scalars of metrics.
         sent = all_reduces(programs).bytes
         assert sizes["params"] + sizes["statistics"] <= sent <= sum(sizes.values()) + 4 * 6 * len(widths)
+
+
+def test_four_widths_in_turn_take_the_temporary_memory_of_the_widest(make_task, meshes):
+    largest = {}
+    for widths in [(1.0,), (0.25, 0.5, 0.75, 1.0)]:
+        task = make_task(widths=widths)
+        tx = sgd(task)
+        state = jax.eval_shape(lambda task=task, tx=tx: initial_state(task.model, tx, 0, 16))
+        programs = TrainStep(task, tx, meshes[1], False).compile(state, digits(64, size=16), Turn(widths[::-1]))
+        largest[widths] = max(program.memory_analysis().temp_size_in_bytes for program in programs)
+    alone, together = largest.values()
+    assert together <= 1.15 * alone
 
 
 def test_a_step_of_one_width_leaves_the_others_statistics_and_batch_norms_alone(task, meshes):
