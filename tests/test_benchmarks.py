@@ -1,4 +1,4 @@
-"""The benchmark of the train step, from its command to its record."""
+"""The benchmarks, from their commands to their records, on as little as they take."""
 
 import json
 import os
@@ -8,24 +8,35 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "benchmarks" / "train_step.py"
+FOLDER = Path(__file__).parents[1] / "experiments" / "benchmarks"
+
+
+@pytest.fixture
+def record_of(tmp_path):
+    """Runs a benchmark's script; returns its record and what it printed."""
+
+    def run(script, *options):
+        output = tmp_path / "record.json"
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        result = subprocess.run(
+            [sys.executable, str(FOLDER / script), *options, "--output", str(output)],
+            env=environment,
+            cwd=FOLDER.parents[1],
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(output.read_text()), result.stdout
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_train_step_is_timed_and_recorded(tmp_path):
-    output = tmp_path / "record.json"
+def test_the_train_step_is_timed_and_recorded(record_of):
     options = ["--models", "mobilenet_v1", "--rounds", "1", "--image_size", "32", "--batch_size", "2"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), *options, "--output", str(output)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    record = json.loads(output.read_text())
+    record, shown = record_of("train_step.py", *options)
     assert (record["image_size"], record["batch_size"]) == (32, 2)
     (model,) = record["models"]
     assert model["widths"] == [0.25, 0.5, 0.75, 1.0]
@@ -36,4 +47,38 @@ def test_the_train_step_is_timed_and_recorded(tmp_path):
     # A program for every width and one for the update; one in all; one for every individual network.
     programs = {which: len(model["built"][which]["temporary_bytes"]) for which in ours}
     assert programs == {"slimmable_per_width": 5, "slimmable_fused": 1, "individuals": 4}
-    assert "slimmable_per_width" in result.stdout
+    assert "slimmable_per_width" in shown
+
+
+@pytest.mark.slow
+def test_the_loop_is_compared_with_the_bare_step(record_of):
+    record, shown = record_of("loop_overhead.py", "--steps", "15", "--rounds", "1")
+    (row,) = record["rounds"]
+    assert record["loop_over_bare"] == pytest.approx(row["loop_s"] / row["bare_s"], abs=1e-3)
+    assert "times the bare one's" in shown
+
+
+@pytest.mark.slow
+def test_evaluating_at_once_is_compared_with_one_width_after_the_other(record_of):
+    options = ["--model", "mobilenet_v1", "--images", "6", "--batch_size", "4", "--rounds", "1"]
+    record, _ = record_of("evaluation.py", *options)
+    (row,) = record["rounds"]
+    assert record["together_over_apart"] == pytest.approx(row["together_s"] / row["one_after_another_s"], abs=1e-2)
+    assert row["images_alone_s"] > 0
+
+
+@pytest.mark.slow
+def test_what_a_step_sends_and_keeps_is_counted(record_of):
+    record, _ = record_of("step_costs.py", "--model", "mobilenet_v1_tiny", "--topology", "cpu:2", "--batch_size", "4")
+    assert [(len(row["widths"]), row["step_programs"]) for row in record["rows"]] == [
+        (count, programs) for count in (1, 4, 8) for programs in ("per_width", "fused")
+    ]
+    for row in record["rows"]:
+        # Statistics and metrics are a few bytes beside the parameters, which cross once.
+        assert 1 <= row["all_reduced_over_parameters_and_statistics"] < 1.01
+
+
+@pytest.mark.slow
+def test_the_input_pipeline_is_compared_with_decoding(record_of):
+    record, _ = record_of("input_pipeline.py", "--images", "32", "--batches", "1", "--rounds", "1")
+    assert {"evaluation", "training"} <= record["ratio_to_decoding"].keys()

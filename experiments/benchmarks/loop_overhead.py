@@ -71,7 +71,7 @@ def create_loop(config_file: str, batch_size: int | None, num_steps: int) -> Any
         "image": rng.standard_normal((config.batch_size, size, size, 3), np.float32),
         "label": rng.integers(0, num_classes, config.batch_size, np.int32),
     }
-    workdir = folder_path(tempfile.mkdtemp(), "workdir")
+    workdir = folder_path("never_written_to", "workdir")
     cadence = Cadence(config.log_every_steps, num_steps, num_steps)
     parts = vars(training) | {"task": InMemory(training.task, batch)}
     return Run(**parts, workdir=workdir, cadence=cadence, checkpoints=Checkpoints(workdir)), batch
@@ -130,9 +130,13 @@ def main() -> None:
     run, batch = create_loop(arguments.config, arguments.batch_size, arguments.steps)
     rounds = []
     for number in range(arguments.rounds):
-        loop = seconds_of_loop(run)
-        bare = seconds_of_bare_steps(run, batch, arguments.steps - _WARM_UP)
-        rounds.append({"loop_s": loop, "bare_s": bare})
+        timed = {
+            "loop_s": lambda: seconds_of_loop(run),
+            "bare_s": lambda: seconds_of_bare_steps(run, batch, arguments.steps - _WARM_UP),
+        }
+        # By turns first and second, so that a machine that slows down or speeds up favours neither.
+        rounds.append({name: timed[name]() for name in sorted(timed, reverse=number % 2 == 0)})
+        loop, bare = rounds[-1]["loop_s"], rounds[-1]["bare_s"]
         print(f"round {number + 1} of {arguments.rounds}: loop {loop * 1e3:.2f} ms, bare {bare * 1e3:.2f} ms a step")
     ratio = statistics.median(row["loop_s"] / row["bare_s"] for row in rounds)
     name = Path(arguments.config).stem

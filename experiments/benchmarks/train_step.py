@@ -123,8 +123,8 @@ def print_record(record: dict[str, Any], console: Console) -> None:
     peak = peak_flops_per_second(record["device"])
     for row in record["models"] if peak else ():
         for which, seconds in row["seconds"].items():
-            share = row["flops"] / statistics.median(seconds) / peak
-            console.print(f"{row['model']}: {which} reaches {share:.1%} of the device's peak")
+            share = row["flops"] / statistics.median(seconds) / (peak * record["num_devices"])
+            console.print(f"{row['model']}: {which} reaches {share:.1%} of the devices' peak")
     for row in record["models"]:
         for pair, ratio in row["ratios"].items():
             console.print(f"{row['model']}: {pair} = {ratio}")

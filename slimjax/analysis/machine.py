@@ -16,6 +16,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
