@@ -107,7 +107,7 @@ MISTAKES = {
     "--config=configs/digits.py --checkpoint=/nowhere.pt": "--workdir is missing; give the folder",
     COMPLETE: "checkpoint=/nowhere.pt: there is no such file",
     f"{COMPLETE} --config.model.name=mobilnet_v1": "did you mean",
-    f"{COMPLETE} --config.learning_rate=-1": "learning_rate=-1.0 has to be positive",
+    f"{COMPLETE} --config.learning_rate=-1": "learning_rate=-1.0 has to be finite and positive",
     f"{COMPLETE} --config.keep_checkpoints=0": "keep_checkpoints=0 has to be",
     f"{COMPLETE} --config.keep_checkpoints=-1": "keep_checkpoints=-1",
     f"{COMPLETE} --config.platform=tpu": "platform='tpu' was asked",

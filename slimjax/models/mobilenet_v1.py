@@ -46,7 +46,7 @@ class MobileNetV1(SlimmableNetwork):
         Raises:
           UserError: if the width is not one of the model's.
         """
-        switch, batch_norm = self.switch_of(width), self.make_batch_norm()
+        switch, batch_norm = self.switch_for(images, width), self.make_batch_norm()
         features_of = self.features_by_layer()
         features = features_of["stem"]
         x = ConvNorm(

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -106,6 +107,17 @@ class SlimmableNetwork(nn.Module):
     def switch_of(self, width: float | None) -> int:
         """Index of a width, None being the widest; UserError if the model does not have it."""
         return switch_of(self.widths, width)
+
+    def switch_for(self, images: jax.Array, width: float | None) -> int:
+        """As `switch_of`, for images that are to be classified.
+
+        Raises:
+          UserError: likewise, and if the images are not [batch, height, width, 3]: the stem would take fewer channels
+            for a slimmed input.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise UserError(f"images of shape {images.shape} have to be [batch, height, width, 3], channels last")
+        return self.switch_of(width)
 
     def stem_strides(self) -> int:
         """Step of the stem's convolution, pixels; UserError if `stem` is unknown."""

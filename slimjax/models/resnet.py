@@ -105,7 +105,7 @@ class ResNet(SlimmableNetwork):
     @nn.compact
     def _forward(self, images: jax.Array, width: float | None, train: bool) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """The stages' feature maps and the logits; a compiled program computes only what its caller takes."""
-        switch, batch_norm = self.switch_of(width), self.make_batch_norm()
+        switch, batch_norm = self.switch_for(images, width), self.make_batch_norm()
         features_of = self.features_by_layer()
         features = features_of["stem"]
         stem = ConvNorm(

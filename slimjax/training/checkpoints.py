@@ -213,6 +213,10 @@ class Checkpoints:
             return int(which)
         raise UserError(f"checkpoint={which!r} is not there; choose latest, best, or one of the steps {steps}")
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the checkpoint of a step was saved with figures, without which it cannot be the best."""
+        return (self.directory / str(step) / "metrics").exists()
+
     def wait(self) -> None:
         """Returns once everything that was saved is on disk."""
         self._manager.wait_until_finished()

@@ -32,7 +32,7 @@ class Evaluator:
         Args:
           params: the parameters.
           batch_stats: running statistics of every width.
-          is_interrupted: asked after every batch.
+          is_interrupted: asked before every batch.
 
         Returns:
           The figures by width; none if it was interrupted.
@@ -44,6 +44,8 @@ class Evaluator:
         before: list[Any] = []
         batches = device_batches(self._mesh, self._task.eval_batches())
         for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
+            if is_interrupted():
+                return {}
             if not self._programs:
                 with self._progress.announced("compiling the evaluation"):
                     self._compile(params, batch_stats, batch)
@@ -53,8 +55,6 @@ class Evaluator:
             # One batch behind, so that the devices always have work, and never more batches than that.
             jax.block_until_ready(before)
             before = list(totals.values())
-            if is_interrupted():
-                return {}
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
         return {width: figures_of(metrics) for width, metrics in totals.items()}

@@ -54,7 +54,6 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
       UserError: if the workdir's checkpoints do not fit, or a loss stops being finite.
     """
     leads = jax.process_index() == 0
-    run.checkpoints.claim()
     start, end = max(run.checkpoints.steps(), default=0), run.rule.num_steps
     with Progress(enabled=leads) as progress:
         evaluate = Evaluator(run.task, run.mesh, progress)
@@ -62,6 +61,8 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
         if start >= end:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
             return Outcome(state, start, evaluate(state.weights.params, state.weights.batch_stats), 0)
+        # Once it is known that there is something to write: a refused start leaves nothing behind.
+        run.checkpoints.claim()
         if traced and start > traced[0]:
             progress.say(f"--profile_steps: the run is beyond step {traced[0]} already; what is left of them is traced")
         with (
@@ -93,6 +94,9 @@ class _Loop:
     def train_from(self, state: TrainState, start: int) -> Outcome:
         """Trains from a step on; see `train`."""
         run, cadence = self.run, self.run.cadence
+        if start and start % cadence.eval_every_steps == 0 and not run.checkpoints.is_evaluated(start):
+            # A signal has cut its evaluation short.
+            self._evaluated(state, start)
         # No batch is read that no step takes.
         batches = device_batches(run.mesh, islice(run.task.train_batches(start), run.rule.num_steps - start))
         for step in range(start, run.rule.num_steps):

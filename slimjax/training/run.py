@@ -108,7 +108,8 @@ def check_start(config: ConfigDict, workdir: epath.Path) -> None:
         try:
             _checkpoints_to_start_from(config).find("latest")
         except UserError as error:
-            raise UserError(f"init_from={config.init_from!r}: {error}") from None
+            reason = str(error).replace("--workdir", "init_from")
+            raise UserError(f"init_from={config.init_from!r}: {reason}") from None
 
 
 def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:

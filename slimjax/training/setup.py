@@ -146,7 +146,8 @@ def check_ranges(config: ConfigDict) -> None:
     for key, (low, high) in ranges.items():
         value = reduce(getitem, key.split("."), config)
         if not low <= value <= high or value == math.inf:
-            allowed = "positive" if low == math.ulp(0.0) else f"between {low} and {high}"
+            least = "positive" if low == math.ulp(0.0) else f"at least {low}"
+            allowed = f"finite and {least}" if high == math.inf else f"between {low} and {high}"
             raise UserError(f"{key}={value} has to be {allowed}")
 
 

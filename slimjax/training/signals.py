@@ -51,11 +51,13 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.received = signal.Signals(number)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, _end)
-            _write("SIGINT: saving after this step; once more to end at once, without saving")
-            if not self._is_alone:
-                os.kill(os.getpid(), signal.SIGTERM)
+        if number != signal.SIGINT:
+            _write(f"{self.received.name}: saving after this step")
+            return
+        signal.signal(signal.SIGINT, _end)
+        _write("SIGINT: saving after this step; once more to end at once, without saving")
+        if not self._is_alone:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def exit_code(self) -> int:

@@ -167,3 +167,11 @@ def test_mistakes_are_told_before_anything_is_built():
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     with pytest.raises(UserError, match=r"width=0.4 is not one of this model's widths \(0.5, 1.0\)"):
         jax.eval_shape(lambda v: model.apply(v, jnp.zeros((1, 16, 16, 3)), width=0.4), variables)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16, 1), (1, 3, 16, 16), (16, 16, 3), (1, 16, 16, 4)])
+def test_images_that_are_not_rgb_with_channels_last_are_refused(create_small, shape):
+    model = create_small("mobilenet_v1", (0.5, 1.0))
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    with pytest.raises(UserError, match=r"have to be \[batch, height, width, 3\], channels last"):
+        jax.eval_shape(model.apply, variables, jnp.zeros(shape))

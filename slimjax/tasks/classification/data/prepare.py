@@ -81,6 +81,8 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds
     Raises:
       UserError: as `open_builder`, and if it is there in another format.
     """
+    if name in ("digits", "folder"):
+        raise UserError(f"--dataset={name} needs no preparing; train with --config.dataset.name={name}")
     builder = find_builder(name, data_dir)
     if not _is_prepared(builder):
         _check_manual_files(name, builder, epath.Path(manual_dir or builder.data_dir_root / "downloads" / "manual"))
