@@ -185,17 +185,19 @@ def test_once_it_is_deleted_the_run_goes_on_from_the_one_before(truncated, run_p
 def test_only_one_process_writes_and_readers_touch_nothing(start_program, run_program, assert_refused, tmp_path):
     arguments = [f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=100000", "--config.keep_checkpoints=1000"]
     process = start_program(*arguments)
-    wait_for((tmp_path / "checkpoints" / "20").exists, process)
-    assert_refused(run_program(*arguments), f"another process writes to {tmp_path}; wait for it")
-    # What another process is writing now looks like what a killed one has left.
-    unfinished = tmp_path / "checkpoints" / "999999.orbax-checkpoint-tmp"
-    unfinished.mkdir()
-    code, _, err = run_program(f"--workdir={tmp_path}", "--mode=eval", "--checkpoint=20")
-    assert code == 0, err
-    assert unfinished.exists()
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    try:
+        wait_for((tmp_path / "checkpoints" / "20").exists, process)
+        assert_refused(run_program(*arguments), f"another process writes to {tmp_path}; wait for it")
+        # What another process is writing now looks like what a killed one has left.
+        unfinished = tmp_path / "checkpoints" / "999999.orbax-checkpoint-tmp"
+        unfinished.mkdir()
+        code, _, err = run_program(f"--workdir={tmp_path}", "--mode=eval", "--checkpoint=20")
+        assert code == 0, err
+        assert unfinished.exists()
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
 
 

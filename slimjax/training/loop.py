@@ -57,12 +57,13 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
     start, end = max(run.checkpoints.steps(), default=0), run.rule.num_steps
     with Progress(enabled=leads) as progress:
         evaluate = Evaluator(run.task, run.mesh, progress)
-        state = _starting_state(run, start, progress)
+        state = _starting_state(run, start)
         if start >= end:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
             return Outcome(state, start, evaluate(state.weights.params, state.weights.batch_stats), 0)
         # Once it is known that there is something to write: a refused start leaves nothing behind.
         run.checkpoints.claim()
+        _say_how_it_starts(run, start, progress)
         if traced and start > traced[0]:
             progress.say(f"--profile_steps: the run is beyond step {traced[0]} already; what is left of them is traced")
         with (
@@ -157,20 +158,21 @@ class _Loop:
         return figures
 
 
-def _starting_state(run: Run, start: int, progress: Progress) -> TrainState:
+def _starting_state(run: Run, start: int) -> TrainState:
     # An imported checkpoint is of step 0: there is something to resume although no step has been done.
+    return restored_state(run, start) if run.checkpoints.steps() else new_state(run)
+
+
+def _say_how_it_starts(run: Run, start: int, progress: Progress) -> None:
     if not run.checkpoints.steps():
-        state = new_state(run)
         if run.config.init_from:
             progress.say(f"starting from the weights of {run.config.init_from}")
-        return state
-    state = restored_state(run, start)
+        return
     stored = run.checkpoints.description(start)
     seen = f"{stored.examples_seen:,} images seen"
     progress.say(f"resuming {run.workdir} from step {start} of {run.rule.num_steps}, {seen}")
     for line in changed_settings(stored, run.config):
         progress.say(f"  changed since: {line}")
-    return state
 
 
 def _fresh_optimizer(run: Run, params: Any) -> Any:
