@@ -201,6 +201,7 @@ def test_only_one_process_writes_and_readers_touch_nothing(start_program, run_pr
     assert process.returncode == 0, err
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once_even_while_compiling(start_program, tmp_path):
     never_compiled = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     process = start_program(f"--workdir={tmp_path}", "--config.model.name=mobilenet_v2", environment=never_compiled)
@@ -245,6 +246,7 @@ def test_steps_are_traced_for_xprof(run_program, tmp_path):
     assert names.count(b"jit_program") >= 6
 
 
+@pytest.mark.slow
 def test_moving_averages_are_saved_resumed_evaluated_and_handed_on(run_program, tmp_path):
     """The averages differ from the parameters, and what is told of the run, then and later, is told of them."""
     settings = [*SMALL, "--config.num_train_steps=40", "--config.ema_decay=0.5"]
