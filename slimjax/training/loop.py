@@ -123,7 +123,9 @@ class _Loop:
             if saves:
                 self.heartbeat.pause()
                 run.checkpoints.save(state, run.description(done), figures, run.task.best_figure)
-            stopped_by = stopped_by or self.signals.received_alone
+            if evaluates and not figures:
+                # The signal that has interrupted the evaluation, whose step is saved. Any other is for the next step.
+                stopped_by = self.signals.received_alone
             if stopped_by is not None:
                 break
         # Waited for while signals are still caught: a second one must not cost the checkpoint.
