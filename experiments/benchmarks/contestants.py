@@ -20,7 +20,8 @@ ROWS = (s_mobilenet_v1, s_mobilenet_v2, s_shufflenet, s_resnet50)
 WIDTHS: dict[str, tuple[float, ...]] = {row.get_config().model.name: row.get_config().model.widths for row in ROWS}
 """By model: those of its published row."""
 
-CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch")
+CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch", "pytorch_tuned_allocator")
+"""PyTorch runs as it comes, and with the C library's allocator set as slimjax sets it for itself."""
 
 
 def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> tuple[Any, Any]:
@@ -71,7 +72,7 @@ def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int
 def contestant(which: str, name: str, batch_size: int, image_size: int) -> tuple[Callable[[], None], dict[str, Any]]:
     """A contestant's step, over all widths of the model, and what it took to build."""
     widths = WIDTHS[name]
-    if which == "pytorch":
+    if which.startswith("pytorch"):
         from torch_networks import make_step
 
         return make_step(name, widths, batch_size, image_size), {}
@@ -92,7 +93,8 @@ def main() -> None:
     which, name, batch_size, image_size = sys.argv[1:]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    keep_freed_memory()
+    if which != "pytorch":
+        keep_freed_memory()
     step, about = contestant(which, name, int(batch_size), int(image_size))
     for _ in range(2):
         step()

@@ -4,11 +4,11 @@
     python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
-with the same convolutions. Every process, PyTorch's among them, sets the C library's allocator as `python -m
-slimjax.main` does. Rounds run one step of each in turn, and ratios are medians over the rounds, so that a machine whose
-speed drifts favours nobody. The comparison with PyTorch needs `pip install slimjax[torch]`; it is left out, and said to
-be, where PyTorch is absent. On a GPU or TPU whose peak is published, it prints what share of it a step reaches,
-counting 6 operations for each multiply-add. Writes a record beside this file.
+with the same convolutions. Processes set the C library's allocator as `python -m slimjax.main` does; PyTorch runs with
+that and as it comes, or is left out, and said to be, where it is absent. Rounds run one step of each in turn, and
+ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or TPU whose peak is
+published, it prints what share of it a step reaches, counting 6 operations for each multiply-add. Writes a record
+beside this file.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def measure(
                 statistics.median(a / b for a, b in zip(seconds[ours], seconds[other], strict=True)), 3
             )
             for ours in ("slimmable_per_width", "slimmable_fused")
-            for other in ("individuals", "pytorch")
+            for other in ("individuals", "pytorch", "pytorch_tuned_allocator")
             if ours in seconds and other in seconds
         },
     }
@@ -146,9 +146,9 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(highlight=False)
     contestants = list(arguments.contestants)
-    if "pytorch" in contestants and not importlib.util.find_spec("torch"):
-        console.print("PyTorch is not installed: no comparison with it (pip install 'slimjax[torch]')")
-        contestants.remove("pytorch")
+    if not importlib.util.find_spec("torch"):
+        console.print("PyTorch is not installed: no comparison with it (make test-torch installs it)")
+        contestants = [which for which in contestants if not which.startswith("pytorch")]
     models = [
         measure(name, contestants, arguments.batch_size, arguments.image_size, arguments.rounds, console)
         for name in arguments.models

@@ -134,24 +134,32 @@ class SlimmableConv(SlimmableLayer):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.max_features,))
-            y = y + self._active_outputs(bias, features).astype(self.dtype)
+            y = y + self.active_outputs(bias, features).astype(self.dtype)
         return y
 
     @property
     def _groups_sliced(self) -> int:
         return max(self.groups, self.output_groups)
 
-    def _active_outputs(self, values: Any, features: int) -> Any:
+    def active_outputs(self, values: Any, features: int) -> Any:
+        """Of values for every output channel, along the last axis, those of a width with so many."""
         return leading_of_groups(values, features, self._groups_sliced)
 
+    def add_to_active_outputs(self, values: jax.Array, added: jax.Array) -> jax.Array:
+        """Values for every output channel, along the last axis, with more added for those that a width computes."""
+        groups, features = self._groups_sliced, added.shape[-1]
+        grouped = values.reshape(*values.shape[:-1], groups, -1)
+        grouped = grouped.at[..., : features // groups].add(added.reshape(*added.shape[:-1], groups, -1))
+        return grouped.reshape(values.shape)
+
     def _active_kernel(self, kernel: Any, in_features: int, features: int) -> Any:
-        return self._active_outputs(kernel[:, :, : in_features // self.groups], features)
+        return self.active_outputs(kernel[:, :, : in_features // self.groups], features)
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
         in_features, out = x.shape[-1], self.max_features if features is None else features
         kernel = Variable("params", ("kernel",), "kernel", lambda k: self._active_kernel(k, in_features, out))
-        bias = Variable("params", ("bias",), "bias", lambda b: self._active_outputs(b, out))
+        bias = Variable("params", ("bias",), "bias", lambda b: self.active_outputs(b, out))
         return (kernel, bias) if self.use_bias else (kernel,)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:

@@ -18,6 +18,7 @@ from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA
 from slimjax.training.parts import Flat
 from slimjax.training.state import TrainState, Weights
+from slimjax.training.stem import Stem
 from slimjax.training.switches import Turn
 
 
@@ -29,10 +30,12 @@ class LocalSums(struct.PyTreeNode):
     Attributes:
       gradients: of the sum of the losses of the widths so far, float32.
       batch_stats: running statistics, updated by each width in its turn.
+      of_stem: the gradient of the whole output of a stem that the widths share, float32; None where they share none.
     """
 
     gradients: Tree
     batch_stats: Tree
+    of_stem: Any = None
 
 
 class StepMetrics(struct.PyTreeNode):
@@ -50,7 +53,13 @@ class StepMetrics(struct.PyTreeNode):
 
 
 def add_width(
-    task: Task, width: float, params: Flat, sums: LocalSums, batch: Tree, accumulate_steps: int = 1
+    task: Task,
+    width: float,
+    params: Flat,
+    sums: LocalSums,
+    batch: Tree,
+    accumulate_steps: int = 1,
+    stem_output: jax.Array | None = None,
 ) -> tuple[LocalSums, Any]:
     """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
 
@@ -62,16 +71,26 @@ def add_width(
       batch: arrays whose leading axis counts the device's examples.
       accumulate_steps: equal parts of the batch, taken one after the other. The gradient is that of the whole batch,
         apart from its batch norms, which see a part at a time; the memory is that of a part.
+      stem_output: the whole output of the stem for the batch, of which the width takes a slice; None lets it compute
+        its own, which it has to do where it takes the batch in parts.
 
     Returns:
       The sums with this width's share, and the metrics of the width, of this device alone.
     """
-    if accumulate_steps == 1:
+    of_stem = sums.of_stem
+    if stem_output is not None:
+        stem = Stem(task.model)
+        gradients, of_active, batch_stats, metrics = _gradients_behind_stem(
+            task, width, params, sums.batch_stats, batch, stem, stem.active(stem_output, width)
+        )
+        so_far = jnp.zeros(stem_output.shape, jnp.float32) if of_stem is None else of_stem
+        of_stem = stem.add_active(so_far, of_active)
+    elif accumulate_steps == 1:
         gradients, batch_stats, metrics = _gradients_at(task, width, params, sums.batch_stats, batch)
     else:
         gradients, batch_stats, metrics = _accumulated(task, width, params, sums.batch_stats, batch, accumulate_steps)
     added = {path: sums.gradients.get(path, 0.0) + value for path, value in gradients.items()}
-    return LocalSums(added, batch_stats), metrics
+    return LocalSums(added, batch_stats, of_stem), metrics
 
 
 def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree) -> tuple[Flat, Flat, Any]:
@@ -79,6 +98,20 @@ def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, bat
         unflatten_dict(params), unflatten_dict(batch_stats), batch, width
     )
     return flatten_dict(gradients), batch_stats | flatten_dict(updated), metrics
+
+
+def _gradients_behind_stem(
+    task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree, stem: Stem, active: jax.Array
+) -> tuple[Flat, jax.Array, Flat, Any]:
+    """As `_gradients_at`, with the gradient of the stem's output, in the second place, for those of its parameters."""
+
+    def loss(params: Tree, active: jax.Array) -> Any:
+        with stem.replaced_by(active):
+            return task.loss(params, unflatten_dict(batch_stats), batch, width)
+
+    behind = unflatten_dict({path: leaf for path, leaf in params.items() if path not in stem.parameters})
+    (gradients, of_active), (updated, metrics) = jax.grad(loss, (0, 1), has_aux=True)(behind, active)
+    return flatten_dict(gradients), of_active, batch_stats | flatten_dict(updated), metrics
 
 
 def _accumulated(
@@ -96,6 +129,23 @@ def _accumulated(
     (total, batch_stats), metrics = jax.lax.scan(add_part, (zeros, batch_stats), split)
     add_up = partial(jnp.sum, axis=0)
     return jax.tree.map(lambda gradient: gradient / parts, total), batch_stats, jax.tree.map(add_up, metrics)
+
+
+def shares_stem(widths: tuple[float, ...], accumulate_steps: int) -> bool:
+    """Whether the widths of a step take slices of one stem's output, rather than each run its own.
+
+    A single width has nobody to share with, and parts of a batch that come one after the other are to need no more
+    memory than one of them does, which the output for the whole batch would.
+    """
+    return len(widths) > 1 and accumulate_steps == 1
+
+
+def with_stem(task: Task, params: Flat, sums: LocalSums, batch: Tree) -> LocalSums:
+    """The sums of all widths with the gradients of the stem's parameters, if they have shared it."""
+    if sums.of_stem is None:
+        return sums
+    gradients = sums.gradients | Stem(task.model).gradients(params, batch["image"], sums.of_stem)
+    return LocalSums(gradients, sums.batch_stats)
 
 
 def summed_gradients(
@@ -119,9 +169,13 @@ def summed_gradients(
     """
     if not widths:
         raise UserError("a step needs at least one width")
+    flat, output = flatten_dict(params), None
+    if shares_stem(widths, accumulate_steps):
+        output = Stem(task.model).output(flat, batch["image"])
     metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
     for width in widths:
-        sums, metrics[width] = add_width(task, width, flatten_dict(params), sums, batch, accumulate_steps)
+        sums, metrics[width] = add_width(task, width, flat, sums, batch, accumulate_steps, output)
+    sums = with_stem(task, flat, sums, batch)
     return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
 
 

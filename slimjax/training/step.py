@@ -8,14 +8,14 @@ random.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from slimjax.compilation import compile_all, compiler_options
@@ -25,16 +25,32 @@ from slimjax.training.algorithm import (
     StepMetrics,
     add_width,
     reduced_update,
+    shares_stem,
     summed_gradients,
     trained_elements,
+    with_stem,
 )
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
+from slimjax.training.stem import Stem
 from slimjax.training.switches import Stage, Turn
 
-ProgramKey = tuple[str, tuple[float, ...], Stage | None]
-"""What a compiled program does, for which widths, and in which stage of incremental training."""
+
+class ProgramKey(NamedTuple):
+    """What tells a compiled program from the others.
+
+    Attributes:
+      kind: `fused`, or what it does in turn: `first`, `next`, `update`.
+      widths: that it runs.
+      stage: of incremental training, for what updates.
+      shares_stem: whether the widths of the step run one stem, which the first of them computes.
+    """
+
+    kind: str
+    widths: tuple[float, ...]
+    stage: Stage | None
+    shares_stem: bool
 
 
 class TrainStep:
@@ -63,9 +79,9 @@ class TrainStep:
         self.fused = fused
         self._accumulate_steps, self._ema_decay = accumulate_steps, ema_decay
         self._task, self._tx, self._mesh = task, tx, mesh
-        self._parts = Parts(task.model)
+        self._parts, self._stem = Parts(task.model), Stem(task.model)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
-        self._zeros: dict[float, LocalSums] = {}
+        self._zeros: dict[float, jax.Array] = {}
 
     def __call__(self, state: TrainState, batch: dict[str, jax.Array], turn: Turn) -> tuple[TrainState, StepMetrics]:
         """One step; the given state is used up.
@@ -82,19 +98,22 @@ class TrainStep:
         *of_widths, last = self._keys(turn)
         if self.fused:
             return self._run(last, state, batch)
-        params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+        params, batch_stats = self._parts.flatten(state.params), self._parts.flatten(state.batch_stats)
         metrics: dict[float, Any] = {}
-        own: dict[float, LocalSums] = {}
-        sums: tuple[LocalSums, ...] = ()
+        own: dict[float, jax.Array] = {}
+        stem_output, shared = None, None
         for key, width in zip(of_widths, turn.widths, strict=True):
-            reads = self._parts.read_by(width, params), self._parts.read_by(width, batch_stats, own_only=bool(sums))
-            (shared, own[width]), metrics[width] = self._run(key, *reads, *sums, batch)
-            sums = (shared,)
+            reads = self._reads(key, params, batch_stats)
+            if shared is None:
+                (shared, own[width]), metrics[width], stem_output = self._run(key, *reads, batch)
+            else:
+                (shared, own[width]), metrics[width] = self._run(key, *reads, shared, batch, stem_output)
+        del stem_output
         for width in self._task.model.widths:
             if width not in own:
                 own[width] = self._nothing(width, params, batch_stats)
         ran = np.isin(self._task.model.widths, turn.widths)
-        state, norms = self._run(last, state, *sums, own, ran)
+        state, norms = self._run(last, state, shared, own, ran, batch)
         return state, StepMetrics(metrics, **norms)
 
     def _run(self, key: ProgramKey, *arguments: Tree) -> Any:
@@ -129,10 +148,8 @@ class TrainStep:
         """
         programs = {}
         for key in self._keys(turn):
-            kind, widths, _ = key
-            programs[f"width {widths[0]:g}" if kind in ("first", "next") else kind] = self._lower(
-                key, turn, state, batch
-            )
+            name = f"width {key.widths[0]:g}" if key.kind in ("first", "next") else key.kind
+            programs[name] = self._lower(key, turn, state, batch)
         return programs
 
     def alive_beside(self, state: TrainState, batch: Tree, turn: Turn) -> list[Tree]:
@@ -150,101 +167,120 @@ class TrainStep:
             return [()]
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
         idle = [width for width in self._task.model.widths if width not in turn.widths]
+        *of_widths, update = self._keys(turn)
         beside: list[Tree] = []
-        for number, width in enumerate(turn.widths):
-            read = self._parts.read_by(width, params), self._parts.read_by(width, batch_stats, own_only=number > 0)
+        for number, key in enumerate(of_widths):
             unread = [
-                {path: leaf for path, leaf in arrays.items() if path not in taken}
-                for arrays, taken in zip((params, batch_stats), read, strict=True)
+                {path: leaf for path, leaf in arrays.items() if path not in read}
+                for arrays, read in zip((params, batch_stats), self._reads(key, params, batch_stats), strict=True)
             ]
-            handed_on = [self._stacked(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
+            handed_on = [self._own_shape(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
             beside.append((state.step, state.opt_state, unread, handed_on))
-        return [*beside, batch]
+        if not update.shares_stem:
+            return [*beside, batch]
+        # What takes the stem's output does not read the images; the update does, for the stem's gradient.
+        images = {"image": batch["image"]}
+        others = {name: array for name, array in batch.items() if name not in images}
+        return [beside[0], *((*trees, images) for trees in beside[1:]), others]
+
+    def _reads(self, key: ProgramKey, params: Flat, batch_stats: Flat) -> tuple[Flat, Flat]:
+        """What a width's program reads; all but the first are handed the stem's output and the shared statistics."""
+        (width,) = key.widths
+        is_first = key.kind == "first"
+        read = self._parts.read_by(width, params)
+        if key.shares_stem and not is_first:
+            read = {path: leaf for path, leaf in read.items() if path not in self._stem.parameters}
+        return read, self._parts.read_by(width, batch_stats, own_only=not is_first)
 
     def _keys(self, turn: Turn) -> list[ProgramKey]:
+        shares = shares_stem(turn.widths, self._accumulate_steps)
         if self.fused:
-            return [("fused", turn.widths, turn.stage)]
+            return [ProgramKey("fused", turn.widths, turn.stage, shares)]
         first, *others = turn.widths
         return [
-            ("first", (first,), None),
-            *(("next", (width,), None) for width in others),
-            ("update", (), turn.stage),
+            ProgramKey("first", (first,), None, shares),
+            *(ProgramKey("next", (width,), None, shares) for width in others),
+            ProgramKey("update", (), turn.stage, shares),
         ]
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
-        kind, widths, _ = key
-        if kind == "fused":
-            update = self._reduced_update(turn)
-            program = self._jit(self._whole(widths, update), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
+        if key.kind == "fused":
+            program = self._jit(self._whole(turn), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
             return program.lower(state, batch)
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
-        shared = self._stacked(None, params, batch_stats)
-        if kind == "update":
-            update = self._reduced_update(turn)
-            in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED)
-            program = self._jit(self._update(update), in_specs, REPLICATED, donate=(0,))
-            own = {width: self._stacked(width, params, batch_stats) for width in self._task.model.widths}
-            return program.lower(state, shared, own, jax.ShapeDtypeStruct((len(own),), bool))
-        reads = self._parts.read_by(widths[0], params)
-        if kind == "first":
-            program = self._jit(self._first(widths[0]), (REPLICATED, REPLICATED, SPLIT), (SPLIT, REPLICATED))
-            return program.lower(reads, self._parts.read_by(widths[0], batch_stats), batch)
-        in_specs = (REPLICATED, REPLICATED, SPLIT, SPLIT)
-        program = self._jit(self._next(widths[0]), in_specs, (SPLIT, REPLICATED), donate=(2,))
-        return program.lower(reads, self._parts.only(widths[0], batch_stats), shared, batch)
+        stem_output = self._stem_shape(params, batch) if key.shares_stem else None
+        shared = self._shared_shapes(params, batch_stats, stem_output)
+        if key.kind == "update":
+            in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED, SPLIT)
+            program = self._jit(self._update(turn), in_specs, REPLICATED, donate=(0,))
+            own = {width: self._own_shape(width, params, batch_stats) for width in self._task.model.widths}
+            return program.lower(state, shared, own, jax.ShapeDtypeStruct((len(own),), bool), batch)
+        (width,) = key.widths
+        reads = self._reads(key, params, batch_stats)
+        if key.kind == "first":
+            out_specs = (SPLIT, REPLICATED, SPLIT)
+            program = self._jit(self._first(width, key.shares_stem), (REPLICATED, REPLICATED, SPLIT), out_specs)
+            return program.lower(*reads, batch)
+        in_specs = (REPLICATED, REPLICATED, SPLIT, SPLIT, SPLIT)
+        program = self._jit(self._next(width), in_specs, (SPLIT, REPLICATED), donate=(2,))
+        return program.lower(*reads, shared, batch, stem_output)
 
-    def _reduced_update(self, turn: Turn) -> Callable[..., Any]:
-        return partial(reduced_update, self._tx, trained_elements(self._task, turn), self._ema_decay)
-
-    def _first(self, width: float) -> Callable[..., Any]:
-        def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[tuple[LocalSums, LocalSums], Any]:
+    def _first(self, width: float, runs_stem: bool) -> Callable[..., Any]:
+        def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[Any, Any, jax.Array | None]:
+            output = self._stem.output(params, batch["image"]) if runs_stem else None
             nothing = LocalSums({}, batch_stats)
-            sums, metrics = add_width(self._task, width, params, nothing, batch, self._accumulate_steps)
-            return self._split(sums, width), jax.lax.psum(metrics, DATA)
+            sums, metrics = add_width(self._task, width, params, nothing, batch, self._accumulate_steps, output)
+            return self._split(sums, width), jax.lax.psum(metrics, DATA), output
 
         return program
 
     def _next(self, width: float) -> Callable[..., Any]:
-        def program(params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree) -> tuple[Any, Any]:
+        def program(
+            params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree, stem_output: jax.Array | None
+        ) -> tuple[Any, Any]:
             shared = _unstack(stacked)
-            so_far = LocalSums(shared.gradients, shared.batch_stats | own_stats)
-            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps)
+            so_far = shared.replace(batch_stats=shared.batch_stats | own_stats)
+            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps, stem_output)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
 
-    def _split(self, sums: LocalSums, width: float) -> tuple[LocalSums, LocalSums]:
-        """What the widths share and what is the width's own, each to be handed on by itself."""
-        shared, own = (
-            LocalSums(self._parts.only(owner, sums.gradients), self._parts.only(owner, sums.batch_stats))
-            for owner in (None, width)
-        )
-        return _stack(shared), _stack(own)
+    def _split(self, sums: LocalSums, width: float) -> tuple[LocalSums, jax.Array]:
+        """What the widths share and what is the width's own, the latter as one array: it is very many small ones."""
+        shared, own = (self._part(owner, sums.gradients, sums.batch_stats) for owner in (None, width))
+        return _stack(shared.replace(of_stem=sums.of_stem)), _stack(ravel_pytree(own)[0])
 
-    def _update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        def program(state: TrainState, shared: LocalSums, own: dict[float, LocalSums], ran: jax.Array) -> Any:
-            gradients, batch_stats = dict(_unstack(shared).gradients), flatten_dict(state.batch_stats)
-            batch_stats |= _unstack(shared).batch_stats
-            for index, stacked in enumerate(own[width] for width in self._task.model.widths):
-                sums = _unstack(stacked)
-                gradients |= sums.gradients
+    def _update(self, turn: Turn) -> Callable[..., Any]:
+        def program(
+            state: TrainState, shared: LocalSums, own: dict[float, jax.Array], ran: jax.Array, batch: Tree
+        ) -> Any:
+            params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
+            sums = with_stem(self._task, params, _unstack(shared), batch)
+            gradients, batch_stats = dict(sums.gradients), batch_stats | sums.batch_stats
+            for index, width in enumerate(self._task.model.widths):
+                _, unravel = ravel_pytree(self._part(width, params, batch_stats))
+                of_width = unravel(_unstack(own[width]))
+                gradients |= of_width.gradients
                 # The statistics of a width that did not run stay as they were.
                 batch_stats |= {
-                    path: jnp.where(ran[index], new, batch_stats[path]) for path, new in sums.batch_stats.items()
+                    path: jnp.where(ran[index], new, batch_stats[path]) for path, new in of_width.batch_stats.items()
                 }
-            return update(state, LocalSums(unflatten_dict(gradients), unflatten_dict(batch_stats)))
+            return self._reduced_update(turn, state, LocalSums(unflatten_dict(gradients), unflatten_dict(batch_stats)))
 
         return program
 
-    def _whole(self, widths: tuple[float, ...], update: Callable[..., Any]) -> Callable[..., Any]:
+    def _whole(self, turn: Turn) -> Callable[..., Any]:
         def program(state: TrainState, batch: Tree) -> tuple[TrainState, StepMetrics]:
             sums, metrics = summed_gradients(
-                self._task, widths, state.params, state.batch_stats, batch, self._accumulate_steps
+                self._task, turn.widths, state.params, state.batch_stats, batch, self._accumulate_steps
             )
-            state, norms = update(state, sums)
+            state, norms = self._reduced_update(turn, state, sums)
             return state, StepMetrics(jax.lax.psum(metrics, DATA), **norms)
 
         return program
+
+    def _reduced_update(self, turn: Turn, state: TrainState, sums: LocalSums) -> Any:
+        return reduced_update(self._tx, trained_elements(self._task, turn), self._ema_decay, state, sums)
 
     def _jit(self, function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:
         def shardings(specs: Any) -> Any:
@@ -262,29 +298,44 @@ class TrainStep:
             compiler_options=compiler_options(platform_of(self._mesh)),
         )
 
-    def _stacked(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
-        """Shapes of a part of the sums as it travels between programs: every device's own along a leading axis."""
-        sums = LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
-        count, sharding = self._mesh.size, NamedSharding(self._mesh, SPLIT)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=sharding), sums
-        )
+    def _stem_shape(self, params: Flat, batch: Tree) -> jax.ShapeDtypeStruct:
+        """Of the stem's output for a global batch."""
+        output = jax.eval_shape(self._stem.output, params, batch["image"])
+        return self._split_struct(output.shape, output.dtype)
 
-    def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
+    def _part(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
+        return LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
+
+    def _shared_shapes(self, params: Flat, batch_stats: Flat, stem_output: jax.ShapeDtypeStruct | None) -> LocalSums:
+        """Of what the widths share of the sums, as it travels between programs: each device's own along axis 0."""
+        sums = self._part(None, params, batch_stats)
+        if stem_output is not None:
+            gradients = {path: leaf for path, leaf in sums.gradients.items() if path not in self._stem.parameters}
+            batch, *of_image = stem_output.shape
+            of_stem = jax.ShapeDtypeStruct((batch // self._mesh.size, *of_image), jnp.float32)
+            sums = LocalSums(gradients, sums.batch_stats, of_stem)
+        return jax.tree.map(lambda leaf: self._split_struct((self._mesh.size, *leaf.shape), leaf.dtype), sums)
+
+    def _own_shape(self, width: float, params: Flat, batch_stats: Flat) -> jax.ShapeDtypeStruct:
+        """Likewise, of what is a width's own."""
+        sizes = (leaf.size for leaf in jax.tree.leaves(self._part(width, params, batch_stats)))
+        return self._split_struct((self._mesh.size, sum(sizes)), jnp.float32)
+
+    def _split_struct(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self._mesh, SPLIT))
+
+    def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> jax.Array:
         """What a width that does not run hands on, so that one program updates after whatever widths have run."""
         if width not in self._zeros:
-            shapes = self._stacked(width, params, batch_stats)
-            zeros = jax.jit(
-                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
-                out_shardings=NamedSharding(self._mesh, SPLIT),
-            )
+            shape = self._own_shape(width, params, batch_stats)
+            zeros = jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=shape.sharding)
             self._zeros[width] = zeros()
         return self._zeros[width]
 
 
-def _stack(sums: LocalSums) -> LocalSums:
+def _stack(sums: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], sums)
 
 
-def _unstack(sums: LocalSums) -> LocalSums:
+def _unstack(sums: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], sums)

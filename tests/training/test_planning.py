@@ -61,6 +61,9 @@ def sizes(training):
         "own": dict(zip((0.25, 0.5, 1.0), own, strict=True)),
         "shared": size(state.params) + size(state.batch_stats) - sum(own),
         "batch": BATCH // DEVICES * OF_ONE_IMAGE,
+        # The stem keeps the resolution and has 32 channels, and a gradient of the same size.
+        "stem": BATCH // DEVICES * 16 * 16 * 32 * 4,
+        "stem_kernel": 3 * 3 * 3 * 32 * 4,
     }
 
 
@@ -83,19 +86,15 @@ def test_between_programs_the_state_the_batch_and_what_widths_handed_on_stay_ali
     assert [program.name for program in widths] == ["width 1", "width 0.5", "width 0.25"]
     assert update.name == "update"
     alive = sizes["state"] + sizes["batch"]
-    for width, program in zip((1.0, 0.5, 0.25), widths, strict=True):
+    handed_on = {width: sizes["own"][width] for width in (1.0, 0.5, 0.25)}
+    # Gradients and statistics of what is shared; of the stem, its output and the gradient of that.
+    handed_on[1.0] += sizes["shared"] - sizes["stem_kernel"] + 2 * sizes["stem"]
+    for handed, program in zip(handed_on.values(), widths, strict=True):
         assert program.argument_bytes + program.beside_bytes == alive, program.name
-        alive += sizes["own"][width] + (sizes["shared"] if width == 1.0 else 0)
-        assert (
-            0
-            <= program.output_bytes
-            - program.aliased_bytes
-            - sizes["own"][width]
-            - (sizes["shared"] if width == 1.0 else 0)
-            <= 500
-        )
-    # It is told, in a byte for each, which widths have run.
-    assert update.argument_bytes + update.beside_bytes == alive + 3
+        alive += handed
+        assert 0 <= program.output_bytes - program.aliased_bytes - handed <= 500
+    # The stem's output is gone. The update is told, in a byte for each, which widths have run.
+    assert update.argument_bytes + update.beside_bytes == alive - sizes["stem"] + 3
     assert planned["per_width"].peak_bytes == max(program.peak_bytes for program in (*widths, update))
 
 
@@ -103,7 +102,7 @@ def test_what_a_width_hands_on_that_does_not_run_is_alive_as_zeros(planned, size
     first, *_, update = planned["sandwich"].programs
     alive = sizes["state"] + sizes["batch"] + sizes["own"][0.5]
     assert first.argument_bytes + first.beside_bytes == alive
-    others = sizes["shared"] + sizes["own"][1.0] + sizes["own"][0.25]
+    others = sizes["shared"] - sizes["stem_kernel"] + sizes["stem"] + sizes["own"][1.0] + sizes["own"][0.25]
     assert update.argument_bytes + update.beside_bytes == alive + others + 3
 
 
