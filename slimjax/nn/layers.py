@@ -142,11 +142,11 @@ class SlimmableConv(SlimmableLayer):
         return max(self.groups, self.output_groups)
 
     def active_outputs(self, values: Any, features: int) -> Any:
-        """Of values for every output channel, along the last axis, those of a width with so many."""
+        """The part of values for all outputs, [..., max_features], that a width with so many of them has."""
         return leading_of_groups(values, features, self._groups_sliced)
 
     def add_to_active_outputs(self, values: jax.Array, added: jax.Array) -> jax.Array:
-        """Values for every output channel, along the last axis, with more added for those that a width computes."""
+        """Values for all outputs, [..., max_features], plus those of a width, [..., features], at its outputs."""
         groups, features = self._groups_sliced, added.shape[-1]
         grouped = values.reshape(*values.shape[:-1], groups, -1)
         grouped = grouped.at[..., : features // groups].add(added.reshape(*added.shape[:-1], groups, -1))

@@ -12,6 +12,8 @@ from flax import linen as nn
 from slimjax.nn.layers import SlimmableLayer, Variable, read_variable
 
 Path = tuple[str, ...]
+IMAGES: Path = ()
+"""In the place of a layer: where the network's images come from."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class LayerTrace:
       output: shape, batch first, and dtype of the array that went out.
       macs: multiply-adds of the call for the whole batch.
       variables: what it read, with the active parts.
-      source: path of the layer whose very output came in; None if anything has been done to it in between.
+      source: path of the layer whose very output came in, IMAGES for the images themselves; None if anything has been
+        done to it in between.
     """
 
     path: Path
@@ -111,8 +114,13 @@ def trace_layers(model: nn.Module, width: float, image_size: int = 32) -> tuple[
         return output
 
     variables = abstract_variables(model)
+
+    def run(variables: Any, images: jax.Array) -> Any:
+        outputs[id(images)] = images, IMAGES
+        return model.apply(variables, images, width=width)
+
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda v, images: model.apply(v, images, width=width), variables, _images(image_size))
+        jax.eval_shape(run, variables, _images(image_size))
     return tuple(traces)
 
 

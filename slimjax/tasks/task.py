@@ -40,7 +40,8 @@ class Task(Protocol):
         """The mean loss of a batch at a width, with the updated statistics and the metrics of the batch.
 
         It is traced, differentiated by its first argument and runs on every device by itself: `batch` is the device's
-        share. Metrics have to add up over devices and batches, as those built on `clu.metrics.Average` do.
+        share. The network has to be given its `image` as it is, since widths share what the first convolution makes of
+        that. Metrics have to add up over devices and batches, as those built on `clu.metrics.Average` do.
         """
         ...
 

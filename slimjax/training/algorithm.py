@@ -13,29 +13,32 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
+from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA
 from slimjax.training.parts import Flat
 from slimjax.training.state import TrainState, Weights
-from slimjax.training.stem import Stem
+from slimjax.training.stem import Stem, StemOutput
 from slimjax.training.switches import Turn
 
 
 class LocalSums(struct.PyTreeNode):
     """What the widths of a step have left on one device, before anything is reduced.
 
-    Both are trees like the network's; between widths and programs they are flat, by path, and may be a part of it only.
+    The first two are trees like the network's; between widths and programs they are flat, by path, and may be a part of
+    it only.
 
     Attributes:
-      gradients: of the sum of the losses of the widths so far, float32.
+      gradients: of the sum of the losses of the widths so far, float32; of a shared stem's parameters there is none.
       batch_stats: running statistics, updated by each width in its turn.
-      of_stem: the gradient of the whole output of a stem that the widths share, float32; None where they share none.
+      stem_output_gradient: of the sum of the losses by the whole output of a stem that the widths share, float32; None
+        where they share none.
     """
 
     gradients: Tree
     batch_stats: Tree
-    of_stem: Any = None
+    stem_output_gradient: jax.Array | None = None
 
 
 class StepMetrics(struct.PyTreeNode):
@@ -59,7 +62,7 @@ def add_width(
     sums: LocalSums,
     batch: Tree,
     accumulate_steps: int = 1,
-    stem_output: jax.Array | None = None,
+    stem_output: StemOutput | None = None,
 ) -> tuple[LocalSums, Any]:
     """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
 
@@ -71,20 +74,19 @@ def add_width(
       batch: arrays whose leading axis counts the device's examples.
       accumulate_steps: equal parts of the batch, taken one after the other. The gradient is that of the whole batch,
         apart from its batch norms, which see a part at a time; the memory is that of a part.
-      stem_output: the whole output of the stem for the batch, of which the width takes a slice; None lets it compute
-        its own, which it has to do where it takes the batch in parts.
+      stem_output: of the stem for the whole batch, of which the width takes a slice; None lets it run its own, which it
+        has to do where it takes the batch in parts.
 
     Returns:
-      The sums with this width's share, and the metrics of the width, of this device alone.
+      The sums with this width's share, and the metrics of the width, of this device alone. The gradients of a shared
+      stem's parameters are left to `with_stem_gradients`.
     """
-    of_stem = sums.of_stem
+    of_stem = sums.stem_output_gradient
     if stem_output is not None:
-        stem = Stem(task.model)
-        gradients, of_active, batch_stats, metrics = _gradients_behind_stem(
-            task, width, params, sums.batch_stats, batch, stem, stem.active(stem_output, width)
+        gradients, of_slice, batch_stats, metrics = _gradients_behind_stem(
+            task, width, params, sums.batch_stats, batch, stem_output
         )
-        so_far = jnp.zeros(stem_output.shape, jnp.float32) if of_stem is None else of_stem
-        of_stem = stem.add_active(so_far, of_active)
+        of_stem = stem_output.stem.added(of_stem, of_slice)
     elif accumulate_steps == 1:
         gradients, batch_stats, metrics = _gradients_at(task, width, params, sums.batch_stats, batch)
     else:
@@ -101,17 +103,18 @@ def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, bat
 
 
 def _gradients_behind_stem(
-    task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree, stem: Stem, active: jax.Array
+    task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree, stem_output: StemOutput
 ) -> tuple[Flat, jax.Array, Flat, Any]:
-    """As `_gradients_at`, with the gradient of the stem's output, in the second place, for those of its parameters."""
+    """As `_gradients_at`; by the stem's slice of that width, in the second place, rather than by its parameters."""
 
-    def loss(params: Tree, active: jax.Array) -> Any:
-        with stem.replaced_by(active):
+    def loss(params: Tree, own_slice: jax.Array) -> Any:
+        with stem_output.taken(own_slice):
             return task.loss(params, unflatten_dict(batch_stats), batch, width)
 
-    behind = unflatten_dict({path: leaf for path, leaf in params.items() if path not in stem.parameters})
-    (gradients, of_active), (updated, metrics) = jax.grad(loss, (0, 1), has_aux=True)(behind, active)
-    return flatten_dict(gradients), of_active, batch_stats | flatten_dict(updated), metrics
+    behind = stem_output.stem.without_parameters(params)
+    by_both = jax.grad(loss, (0, 1), has_aux=True)
+    (gradients, of_slice), (updated, metrics) = by_both(unflatten_dict(behind), stem_output.slice_of(width))
+    return flatten_dict(gradients), of_slice, batch_stats | flatten_dict(updated), metrics
 
 
 def _accumulated(
@@ -131,21 +134,22 @@ def _accumulated(
     return jax.tree.map(lambda gradient: gradient / parts, total), batch_stats, jax.tree.map(add_up, metrics)
 
 
-def shares_stem(widths: tuple[float, ...], accumulate_steps: int) -> bool:
-    """Whether the widths of a step take slices of one stem's output, rather than each run its own.
+def shared_stem(model: SlimmableNetwork, accumulate_steps: int) -> Stem | None:
+    """The stem whose output the widths of a step take slices of; None if each runs its own.
 
-    A single width has nobody to share with, and parts of a batch that come one after the other are to need no more
-    memory than one of them does, which the output for the whole batch would.
+    Parts of a batch that come one after the other are to need no more memory than one of them does, which the output
+    for the whole batch would.
     """
-    return len(widths) > 1 and accumulate_steps == 1
+    return Stem.of(model) if accumulate_steps == 1 else None
 
 
-def with_stem(task: Task, params: Flat, sums: LocalSums, batch: Tree) -> LocalSums:
-    """The sums of all widths with the gradients of the stem's parameters, if they have shared it."""
-    if sums.of_stem is None:
+def with_stem_gradients(stem: Stem | None, params: Flat, sums: LocalSums, batch: Tree) -> LocalSums:
+    """The sums of all widths with the gradients of the parameters of the stem that they have shared, if any."""
+    if stem is None:
         return sums
-    gradients = sums.gradients | Stem(task.model).gradients(params, batch["image"], sums.of_stem)
-    return LocalSums(gradients, sums.batch_stats)
+    assert sums.stem_output_gradient is not None
+    of_stem = stem.gradients(params, batch["image"], sums.stem_output_gradient)
+    return LocalSums(sums.gradients | of_stem, sums.batch_stats)
 
 
 def summed_gradients(
@@ -169,13 +173,14 @@ def summed_gradients(
     """
     if not widths:
         raise UserError("a step needs at least one width")
-    flat, output = flatten_dict(params), None
-    if shares_stem(widths, accumulate_steps):
-        output = Stem(task.model).output(flat, batch["image"])
+    # A single width has nobody to share with.
+    stem = shared_stem(task.model, accumulate_steps) if len(widths) > 1 else None
+    flat = flatten_dict(params)
+    output = stem.run(flat, batch["image"]) if stem else None
     metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
     for width in widths:
         sums, metrics[width] = add_width(task, width, flat, sums, batch, accumulate_steps, output)
-    sums = with_stem(task, flat, sums, batch)
+    sums = with_stem_gradients(stem, flat, sums, batch)
     return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
 
 

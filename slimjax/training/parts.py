@@ -26,10 +26,11 @@ class Parts:
             for layer in trace_layers(model, width):
                 for variable in layer.variables:
                     readers.setdefault((*layer.path, *variable.path), set()).add(width)
-        self._of_owner: dict[float | None, list[Path]] = {}
+        self._own: dict[float, list[Path]] = {width: [] for width in model.widths}
         for path, widths in readers.items():
-            owner = widths.pop() if len(widths) == 1 < len(model.widths) else None
-            self._of_owner.setdefault(owner, []).append(path)
+            if len(widths) == 1 < len(model.widths):
+                self._own[widths.pop()].append(path)
+        self._owned = {path for paths in self._own.values() for path in paths}
         self._paths: dict[Any, list[Path]] = {}
 
     def flatten(self, tree: Any) -> Flat:
@@ -41,7 +42,9 @@ class Parts:
 
     def only(self, owner: float | None, arrays: Mapping[Path, Any]) -> Flat:
         """The arrays that only a width reads; those that several read for None."""
-        return {path: arrays[path] for path in self._of_owner.get(owner, ()) if path in arrays}
+        if owner is None:
+            return {path: array for path, array in arrays.items() if path not in self._owned}
+        return {path: arrays[path] for path in self._own[owner] if path in arrays}
 
     def read_by(self, width: float, arrays: Mapping[Path, Any], own_only: bool = False) -> Flat:
         """The arrays that a width may read: its own and, unless `own_only`, the shared ones."""

@@ -4,7 +4,8 @@ For each width: switch the batch norm, forward, loss, gradient; sum the gradient
 one update. The same local functions are composed in two ways: `fused`, one program for the whole step, and `per_width`,
 one program for each width, which hand the sums on, and one for the update. The second bounds the memory by that of the
 widest width, lets the widths compile side by side, and compiles at most two programs a width when they are drawn at
-random.
+random. The stem runs once for all widths: in the first program, whose output the others are handed; the update has the
+gradient of its kernel from what they have added up.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from slimjax.compilation import compile_all, compiler_options
@@ -25,15 +25,15 @@ from slimjax.training.algorithm import (
     StepMetrics,
     add_width,
     reduced_update,
-    shares_stem,
+    shared_stem,
     summed_gradients,
     trained_elements,
-    with_stem,
+    with_stem_gradients,
 )
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
-from slimjax.training.stem import Stem
+from slimjax.training.stem import Stem, StemOutput
 from slimjax.training.switches import Stage, Turn
 
 
@@ -79,9 +79,9 @@ class TrainStep:
         self.fused = fused
         self._accumulate_steps, self._ema_decay = accumulate_steps, ema_decay
         self._task, self._tx, self._mesh = task, tx, mesh
-        self._parts, self._stem = Parts(task.model), Stem(task.model)
+        self._parts, self._stem = Parts(task.model), shared_stem(task.model, accumulate_steps)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
-        self._zeros: dict[float, jax.Array] = {}
+        self._zeros: dict[float, LocalSums] = {}
 
     def __call__(self, state: TrainState, batch: dict[str, jax.Array], turn: Turn) -> tuple[TrainState, StepMetrics]:
         """One step; the given state is used up.
@@ -100,7 +100,7 @@ class TrainStep:
             return self._run(last, state, batch)
         params, batch_stats = self._parts.flatten(state.params), self._parts.flatten(state.batch_stats)
         metrics: dict[float, Any] = {}
-        own: dict[float, jax.Array] = {}
+        own: dict[float, LocalSums] = {}
         stem_output, shared = None, None
         for key, width in zip(of_widths, turn.widths, strict=True):
             reads = self._reads(key, params, batch_stats)
@@ -108,6 +108,7 @@ class TrainStep:
                 (shared, own[width]), metrics[width], stem_output = self._run(key, *reads, batch)
             else:
                 (shared, own[width]), metrics[width] = self._run(key, *reads, shared, batch, stem_output)
+        # Its memory is free for the update, on which `alive_beside` counts.
         del stem_output
         for width in self._task.model.widths:
             if width not in own:
@@ -174,8 +175,8 @@ class TrainStep:
                 {path: leaf for path, leaf in arrays.items() if path not in read}
                 for arrays, read in zip((params, batch_stats), self._reads(key, params, batch_stats), strict=True)
             ]
-            handed_on = [self._own_shape(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
-            beside.append((state.step, state.opt_state, unread, handed_on))
+            handed_on = [self._own_shapes(of, params, batch_stats) for of in (*idle, *turn.widths[:number])]
+            beside.append((state.step, state.opt_state, state.averaged, unread, handed_on))
         if not update.shares_stem:
             return [*beside, batch]
         # What takes the stem's output does not read the images; the update does, for the stem's gradient.
@@ -188,12 +189,12 @@ class TrainStep:
         (width,) = key.widths
         is_first = key.kind == "first"
         read = self._parts.read_by(width, params)
-        if key.shares_stem and not is_first:
-            read = {path: leaf for path, leaf in read.items() if path not in self._stem.parameters}
+        if (stem := self._stem_of(key)) and not is_first:
+            read = stem.without_parameters(read)
         return read, self._parts.read_by(width, batch_stats, own_only=not is_first)
 
     def _keys(self, turn: Turn) -> list[ProgramKey]:
-        shares = shares_stem(turn.widths, self._accumulate_steps)
+        shares = self._stem is not None and len(turn.widths) > 1
         if self.fused:
             return [ProgramKey("fused", turn.widths, turn.stage, shares)]
         first, *others = turn.widths
@@ -208,58 +209,60 @@ class TrainStep:
             program = self._jit(self._whole(turn), (REPLICATED, SPLIT), REPLICATED, donate=(0,))
             return program.lower(state, batch)
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
-        stem_output = self._stem_shape(params, batch) if key.shares_stem else None
-        shared = self._shared_shapes(params, batch_stats, stem_output)
+        stem = self._stem_of(key)
+        stem_output = self._stem_output_shape(stem, params, batch) if stem else None
+        shared = self._shared_shapes(stem, stem_output, params, batch_stats)
         if key.kind == "update":
             in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED, SPLIT)
-            program = self._jit(self._update(turn), in_specs, REPLICATED, donate=(0,))
-            own = {width: self._own_shape(width, params, batch_stats) for width in self._task.model.widths}
+            program = self._jit(self._update(turn, stem), in_specs, REPLICATED, donate=(0,))
+            own = {width: self._own_shapes(width, params, batch_stats) for width in self._task.model.widths}
             return program.lower(state, shared, own, jax.ShapeDtypeStruct((len(own),), bool), batch)
         (width,) = key.widths
         reads = self._reads(key, params, batch_stats)
         if key.kind == "first":
             out_specs = (SPLIT, REPLICATED, SPLIT)
-            program = self._jit(self._first(width, key.shares_stem), (REPLICATED, REPLICATED, SPLIT), out_specs)
+            program = self._jit(self._first(width, stem), (REPLICATED, REPLICATED, SPLIT), out_specs)
             return program.lower(*reads, batch)
         in_specs = (REPLICATED, REPLICATED, SPLIT, SPLIT, SPLIT)
-        program = self._jit(self._next(width), in_specs, (SPLIT, REPLICATED), donate=(2,))
+        program = self._jit(self._next(width, stem), in_specs, (SPLIT, REPLICATED), donate=(2,))
         return program.lower(*reads, shared, batch, stem_output)
 
-    def _first(self, width: float, runs_stem: bool) -> Callable[..., Any]:
+    def _stem_of(self, key: ProgramKey) -> Stem | None:
+        return self._stem if key.shares_stem else None
+
+    def _first(self, width: float, stem: Stem | None) -> Callable[..., Any]:
         def program(params: Flat, batch_stats: Flat, batch: Tree) -> tuple[Any, Any, jax.Array | None]:
-            output = self._stem.output(params, batch["image"]) if runs_stem else None
+            output = stem.run(params, batch["image"]) if stem else None
             nothing = LocalSums({}, batch_stats)
             sums, metrics = add_width(self._task, width, params, nothing, batch, self._accumulate_steps, output)
-            return self._split(sums, width), jax.lax.psum(metrics, DATA), output
+            return self._split(sums, width), jax.lax.psum(metrics, DATA), output.whole if output else None
 
         return program
 
-    def _next(self, width: float) -> Callable[..., Any]:
-        def program(
-            params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree, stem_output: jax.Array | None
-        ) -> tuple[Any, Any]:
+    def _next(self, width: float, stem: Stem | None) -> Callable[..., Any]:
+        def program(params: Flat, own_stats: Flat, stacked: LocalSums, batch: Tree, whole: Any) -> tuple[Any, Any]:
             shared = _unstack(stacked)
             so_far = shared.replace(batch_stats=shared.batch_stats | own_stats)
-            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps, stem_output)
+            output = StemOutput(stem, batch["image"], whole) if stem else None
+            sums, metrics = add_width(self._task, width, params, so_far, batch, self._accumulate_steps, output)
             return self._split(sums, width), jax.lax.psum(metrics, DATA)
 
         return program
 
-    def _split(self, sums: LocalSums, width: float) -> tuple[LocalSums, jax.Array]:
-        """What the widths share and what is the width's own, the latter as one array: it is very many small ones."""
+    def _split(self, sums: LocalSums, width: float) -> tuple[LocalSums, LocalSums]:
+        """What the widths share and what is the width's own, each to be handed on by itself."""
         shared, own = (self._part(owner, sums.gradients, sums.batch_stats) for owner in (None, width))
-        return _stack(shared.replace(of_stem=sums.of_stem)), _stack(ravel_pytree(own)[0])
+        return _stack(shared.replace(stem_output_gradient=sums.stem_output_gradient)), _stack(own)
 
-    def _update(self, turn: Turn) -> Callable[..., Any]:
+    def _update(self, turn: Turn, stem: Stem | None) -> Callable[..., Any]:
         def program(
-            state: TrainState, shared: LocalSums, own: dict[float, jax.Array], ran: jax.Array, batch: Tree
+            state: TrainState, shared: LocalSums, own: dict[float, LocalSums], ran: jax.Array, batch: Tree
         ) -> Any:
             params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
-            sums = with_stem(self._task, params, _unstack(shared), batch)
+            sums = with_stem_gradients(stem, params, _unstack(shared), batch)
             gradients, batch_stats = dict(sums.gradients), batch_stats | sums.batch_stats
-            for index, width in enumerate(self._task.model.widths):
-                _, unravel = ravel_pytree(self._part(width, params, batch_stats))
-                of_width = unravel(_unstack(own[width]))
+            for index, stacked in enumerate(own[width] for width in self._task.model.widths):
+                of_width = _unstack(stacked)
                 gradients |= of_width.gradients
                 # The statistics of a width that did not run stay as they were.
                 batch_stats |= {
@@ -298,44 +301,49 @@ class TrainStep:
             compiler_options=compiler_options(platform_of(self._mesh)),
         )
 
-    def _stem_shape(self, params: Flat, batch: Tree) -> jax.ShapeDtypeStruct:
-        """Of the stem's output for a global batch."""
-        output = jax.eval_shape(self._stem.output, params, batch["image"])
-        return self._split_struct(output.shape, output.dtype)
-
     def _part(self, owner: float | None, params: Flat, batch_stats: Flat) -> LocalSums:
         return LocalSums(self._parts.only(owner, params), self._parts.only(owner, batch_stats))
 
-    def _shared_shapes(self, params: Flat, batch_stats: Flat, stem_output: jax.ShapeDtypeStruct | None) -> LocalSums:
-        """Of what the widths share of the sums, as it travels between programs: each device's own along axis 0."""
-        sums = self._part(None, params, batch_stats)
-        if stem_output is not None:
-            gradients = {path: leaf for path, leaf in sums.gradients.items() if path not in self._stem.parameters}
-            batch, *of_image = stem_output.shape
-            of_stem = jax.ShapeDtypeStruct((batch // self._mesh.size, *of_image), jnp.float32)
-            sums = LocalSums(gradients, sums.batch_stats, of_stem)
-        return jax.tree.map(lambda leaf: self._split_struct((self._mesh.size, *leaf.shape), leaf.dtype), sums)
+    def _stem_output_shape(self, stem: Stem, params: Flat, batch: Tree) -> jax.ShapeDtypeStruct:
+        """Of a global batch."""
+        output = stem.output_shape(params, batch["image"])
+        return self._split_struct(output.shape, output.dtype)
 
-    def _own_shape(self, width: float, params: Flat, batch_stats: Flat) -> jax.ShapeDtypeStruct:
-        """Likewise, of what is a width's own."""
-        sizes = (leaf.size for leaf in jax.tree.leaves(self._part(width, params, batch_stats)))
-        return self._split_struct((self._mesh.size, sum(sizes)), jnp.float32)
+    def _shared_shapes(self, stem: Stem | None, stem_output: Any, params: Flat, batch_stats: Flat) -> LocalSums:
+        """Of what the widths share of the sums, as it travels between programs."""
+        sums = self._part(None, params, batch_stats)
+        if stem:
+            batch, *of_image = stem_output.shape
+            of_stem: Any = jax.ShapeDtypeStruct((batch // self._mesh.size, *of_image), jnp.float32)
+            sums = LocalSums(stem.without_parameters(sums.gradients), sums.batch_stats, of_stem)
+        return self._stacked(sums)
+
+    def _own_shapes(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
+        """Of what is a width's own of the sums, as it travels between programs."""
+        return self._stacked(self._part(width, params, batch_stats))
+
+    def _stacked(self, shapes: LocalSums) -> LocalSums:
+        """Of every device's own along a leading axis."""
+        return jax.tree.map(lambda leaf: self._split_struct((self._mesh.size, *leaf.shape), leaf.dtype), shapes)
 
     def _split_struct(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self._mesh, SPLIT))
 
-    def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> jax.Array:
+    def _nothing(self, width: float, params: Flat, batch_stats: Flat) -> LocalSums:
         """What a width that does not run hands on, so that one program updates after whatever widths have run."""
         if width not in self._zeros:
-            shape = self._own_shape(width, params, batch_stats)
-            zeros = jax.jit(lambda: jnp.zeros(shape.shape, shape.dtype), out_shardings=shape.sharding)
+            shapes = self._own_shapes(width, params, batch_stats)
+            zeros = jax.jit(
+                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+                out_shardings=NamedSharding(self._mesh, SPLIT),
+            )
             self._zeros[width] = zeros()
         return self._zeros[width]
 
 
-def _stack(sums: Any) -> Any:
+def _stack(sums: LocalSums) -> LocalSums:
     return jax.tree.map(lambda leaf: leaf[None], sums)
 
 
-def _unstack(sums: Any) -> Any:
+def _unstack(sums: LocalSums) -> LocalSums:
     return jax.tree.map(lambda leaf: leaf[0], sums)

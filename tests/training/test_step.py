@@ -263,6 +263,8 @@ def test_four_widths_in_turn_take_the_temporary_memory_of_the_widest(make_task, 
         programs = TrainStep(task, tx, meshes[1], False).compile(state, digits(64, size=16), Turn(widths[::-1]))
         largest[widths] = max(program.memory_analysis().temp_size_in_bytes for program in programs)
     alone, together = largest.values()
+    # Between the programs travel the stem's output, of 32 channels, and its gradient.
+    together += 2 * 64 * 16 * 16 * 32 * 4
     assert together <= 1.15 * alone
 
 
