@@ -5,19 +5,21 @@
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
 with the same convolutions. Processes set the C library's allocator as `python -m slimjax.main` does; PyTorch runs with
-that and as it comes, or is left out, and said to be, where it is absent. Rounds run one step of each in turn, and
-ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or TPU whose peak is
-published, it prints what share of it a step reaches, counting 6 operations for each multiply-add. Writes a record
-beside this file.
+that and as it comes, or is left out, and said to be, where it is absent. Rounds run one step of each, in random order,
+and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or TPU whose peak
+is published, it prints what share of it a step reaches, counting 6 operations for each multiply-add of each width by
+itself. Writes a record beside this file.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +72,12 @@ def measure(
         console.print(f"{name}: building {which}")
         servers[which] = Server(which, name, batch_size, image_size)
     seconds: dict[str, list[float]] = {which: [] for which in servers}
+    order = random.Random(0)
     for number in range(rounds):
-        for which, server in servers.items():
-            seconds[which].append(server.step())
+        for which in order.sample(list(servers), len(servers)):
+            # Threads of the one before may still be spinning, waiting for work.
+            time.sleep(0.2)
+            seconds[which].append(servers[which].step())
         console.print(f"{name}: round {number + 1} of {rounds}")
     for server in servers.values():
         server.close()
@@ -94,7 +99,7 @@ def measure(
 
 
 def step_flops(name: str, batch_size: int, image_size: int) -> int:
-    """Floating-point operations that all widths' forward and backward passes take at least: 6 for a multiply-add."""
+    """Floating-point operations of each width's forward and backward pass by itself: 6 for a multiply-add."""
     from slimjax import create_model, profile_model
 
     rows = profile_model(create_model(name, WIDTHS[name], 1000), image_size)
@@ -146,7 +151,8 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(highlight=False)
     contestants = list(arguments.contestants)
-    if not importlib.util.find_spec("torch"):
+    wants_torch = any(which.startswith("pytorch") for which in contestants)
+    if wants_torch and not importlib.util.find_spec("torch"):
         console.print("PyTorch is not installed: no comparison with it (make test-torch installs it)")
         contestants = [which for which in contestants if not which.startswith("pytorch")]
     models = [
