@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slimjax.analysis.latency import measure_latency
     from slimjax.analysis.profile import profile_model
-    from slimjax.deploy import extract_subnet, fold_batch_norm
+    from slimjax.deploy.folding import fold_batch_norm
+    from slimjax.deploy.runtime import SlimmableRuntime
+    from slimjax.deploy.subnets import extract_subnet
     from slimjax.errors import UserError
     from slimjax.interop import load_torch_checkpoint
     from slimjax.models import MODELS, create_model
 
 _MODULES = {
     "MODELS": "slimjax.models",
+    "SlimmableRuntime": "slimjax.deploy.runtime",
     "UserError": "slimjax.errors",
     "create_model": "slimjax.models",
-    "extract_subnet": "slimjax.deploy",
-    "fold_batch_norm": "slimjax.deploy",
+    "extract_subnet": "slimjax.deploy.subnets",
+    "fold_batch_norm": "slimjax.deploy.folding",
     "load_torch_checkpoint": "slimjax.interop",
     "measure_latency": "slimjax.analysis.latency",
     "profile_model": "slimjax.analysis.profile",
@@ -28,6 +31,7 @@ _MODULES = {
 
 __all__ = [
     "MODELS",
+    "SlimmableRuntime",
     "UserError",
     "create_model",
     "extract_subnet",

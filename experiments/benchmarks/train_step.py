@@ -5,10 +5,10 @@
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
 with the same convolutions. Processes set the C library's allocator as `python -m slimjax.main` does; PyTorch runs with
-that and as it comes, or is left out, and said to be, where it is absent. Rounds run one step of each, in random order,
-and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or TPU whose peak
-is published, it prints what share of it a step reaches, counting 6 operations for each multiply-add of each width by
-itself. Writes a record beside this file.
+that and as it comes, or is left out, and said to be, where it is absent. Rounds give each a turn of some steps, in
+random order, and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or
+TPU whose peak is published, it prints what share of it a step reaches, counting 6 operations for each multiply-add of
+each width by itself. Writes a record beside this file.
 """
 
 import argparse
@@ -29,6 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.analysis.chips import peak_flops_per_second
+
+STEPS_OF_A_TURN = 3
+"""Timed steps one after the other, as in training, after one that is not timed."""
 
 
 class Server:
@@ -75,9 +78,10 @@ def measure(
     order = random.Random(0)
     for number in range(rounds):
         for which in order.sample(list(servers), len(servers)):
-            # Threads of the one before may still be spinning, waiting for work.
+            # Threads of the one before may still be spinning, and its data be in the caches: training goes on and on.
             time.sleep(0.2)
-            seconds[which].append(servers[which].step())
+            servers[which].step()
+            seconds[which].append(statistics.mean(servers[which].step() for _ in range(STEPS_OF_A_TURN)))
         console.print(f"{name}: round {number + 1} of {rounds}")
     for server in servers.values():
         server.close()
@@ -85,7 +89,7 @@ def measure(
         "model": name,
         "widths": WIDTHS[name],
         "flops": step_flops(name, batch_size, image_size),
-        "seconds": seconds,
+        "seconds": {which: [round(value, 4) for value in values] for which, values in seconds.items()},
         "built": {which: server.about for which, server in servers.items()},
         "ratios": {
             f"{ours} / {other}": round(
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=sorted(WIDTHS), default=sorted(WIDTHS))
     parser.add_argument("--batch_size", type=int, default=8, help="images of a step")
     parser.add_argument("--image_size", type=int, default=224, help="pixels")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--output", type=Path, default=RECORDS / "train_step.json")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ from slimjax.analysis.plan_report import LargestBatch, Pipeline, PlanReport
 from slimjax.analysis.profile import profile_model
 from slimjax.analysis.profile_report import ProfileReport, shape_text
 from slimjax.analysis.program_costs import StepCost
+from slimjax.deploy.bundle import Manifest, width_key
 from slimjax.models.network import SlimmableNetwork
 from slimjax.tasks.task import Figures
 
@@ -25,6 +26,21 @@ def width_table(model: SlimmableNetwork, image_size: int, figures: Mapping[float
     for row in profile_model(model, image_size):
         values = (f"{figures[row.width][name]:.2f}" for name in names)
         table.add_row(f"{row.width:g}", f"{row.params:,}", _millions(row.macs), *values)
+    return table
+
+
+def bundle_table(manifest: Manifest) -> Table:
+    """A row for every width of a bundle: counts, measured figures, and how its programs compare with the network."""
+    names = list(manifest.widths[0].figures)
+    checks = [f"{name}: {what}" for name in manifest.programs for what in ("largest difference", "agreement")]
+    table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names), *checks)
+    for entry in manifest.widths:
+        figures = (f"{entry.figures[name]:.2f}" for name in names)
+        cells = []
+        for programs in manifest.programs.values():
+            check = programs[width_key(entry.width)].check
+            cells += [f"{check.largest_difference:.1e}", f"{check.agreement:.1%}"]
+        table.add_row(f"{entry.width:g}", f"{entry.params:,}", _millions(entry.macs), *figures, *cells)
     return table
 
 

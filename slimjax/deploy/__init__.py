@@ -1,6 +1,5 @@
-"""What ships: one width as a network of its own, and networks whose batch norms are folded for inference."""
+"""What ships: one width as a network of its own, folded batch norms, bundles and the runtime that switches widths.
 
-from slimjax.deploy.folding import fold_batch_norm
-from slimjax.deploy.subnets import Network, extract_subnet
-
-__all__ = ["Network", "extract_subnet", "fold_batch_norm"]
+Nothing is imported here: `bundle`, `controller`, `stablehlo` and `runtime` are for devices that have neither Flax nor
+the networks' code.
+"""

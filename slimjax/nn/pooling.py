@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from slimjax.nn.convolutions import convolve
-from slimjax.nn.windows import pad_images, padded_taps
+from slimjax.nn.windows import computed_once, pad_images, padded_taps
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -52,7 +52,7 @@ def _max_pool_backward(
     window: int, strides: int, padding: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array]:
     def from_taps(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
-        shares, taken, dy = [], jnp.zeros(y.shape, bool), _computed_once(dy, x)
+        shares, taken, dy = [], jnp.zeros(y.shape, bool), computed_once(dy, x)
         for tap in _taps_to_compare(x, window, strides, padding):
             shares.append(jnp.where((tap == y) & ~taken, dy, 0))
             taken |= tap == y
@@ -99,16 +99,6 @@ def _native_max_pool(x: jax.Array, window: int, strides: int, padding: int) -> j
 
 def _taps_to_compare(x: jax.Array, window: int, strides: int, padding: int) -> list[jax.Array]:
     return padded_taps(x, (window, window), strides, padding, value=-jnp.inf)
-
-
-def _computed_once(dy: jax.Array, x: jax.Array) -> jax.Array:
-    """dy, in memory before anything reads it.
-
-    XLA:CPU repeats what dy is computed from in the sum over the taps, for each of them, and drops
-    `lax.optimization_barrier` before it decides so. What leaves a conditional it does not repeat: this one asks
-    whether the first value of x is NaN, where dy becomes NaN as well.
-    """
-    return lax.cond(jnp.isnan(x[0, 0, 0, 0]), lambda dy: jnp.full_like(dy, jnp.nan), lambda dy: dy, dy)
 
 
 def _untapped(shares: list[jax.Array], size: tuple[int, ...], window: int, strides: int, padding: int) -> jax.Array:

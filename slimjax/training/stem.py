@@ -15,6 +15,7 @@ from flax import linen as nn
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.layers import SlimmableConv
 from slimjax.nn.tracing import IMAGES, Path, trace_layers
+from slimjax.nn.windows import computed_once
 from slimjax.training.parts import Flat
 
 
@@ -99,7 +100,8 @@ class StemOutput:
 
     def slice_of(self, width: float) -> jax.Array:
         """What the stem of a width would have put out."""
-        return self.stem.layer.active_outputs(self.whole, self.stem.features[width])
+        own = self.stem.layer.active_outputs(self.whole, self.stem.features[width])
+        return jax.lax.platform_dependent(own, cpu=lambda own: computed_once(own, own), default=lambda own: own)
 
     @contextmanager
     def taken(self, own_slice: jax.Array) -> Iterator[None]:

@@ -75,7 +75,7 @@ def test_pca_noise_adds_one_colour_of_the_right_spread(image: np.ndarray) -> Non
     assert (np.abs(colours).max(axis=1) > 1e-5).all()
     # Less than one grey level at times: on 8-bit images such noise would be lost.
     assert (np.abs(colours).max(axis=1) < 1 / 255).any()
-    vectors, values = np.array(augmentation.EIGENVECTORS), np.array(augmentation.EIGENVALUES)
+    vectors, values = np.array(colours.EIGENVECTORS), np.array(colours.EIGENVALUES)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-3)
     expected_covariance = vectors @ np.diag((0.1 * values) ** 2) @ vectors.T
     np.testing.assert_allclose(np.cov(colours.T), expected_covariance, rtol=0.15)

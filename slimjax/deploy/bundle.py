@@ -1,0 +1,291 @@
+"""Bundles: folders that hold a trained network for devices, its manifest, its weights and its programs.
+
+Reading one needs NumPy and safetensors only, and trusts nothing in it: every file is named in the manifest with its
+size and checksum, the manifest carries its own, and what it says is checked before it is used.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import numpy as np
+
+from slimjax.errors import UserError
+
+FORMAT, FORMAT_VERSION = "slimjax-bundle", 1
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+
+_LARGEST_MANIFEST = 2**24
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthEntry:
+    """What a manifest says of a width.
+
+    Attributes:
+      width: as users ask for it.
+      plan: active channels of every slimmed layer.
+      params: parameters, convolutions and the classifier with the width's batch norms.
+      macs: multiply-adds of one image.
+      figures: measured on the evaluation split when it was trained, such as `top1_error`, %; empty if unknown.
+    """
+
+    width: float
+    plan: dict[str, int]
+    params: int
+    macs: int
+    figures: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputEntry:
+    """What images have to be.
+
+    Attributes:
+      image_size: pixels of the side.
+      dtype: `float32`: normalised by the caller; `uint8`: colours of 0 to 255, which the programs normalise.
+      mean: of each colour, of 0 to 1, that is subtracted.
+      stddev: of each colour, by which is divided after that.
+      eval_resize: pixels of the shorter side, of which the centre is cropped to `image_size` in evaluation.
+    """
+
+    image_size: int
+    dtype: str
+    mean: tuple[float, ...]
+    stddev: tuple[float, ...]
+    eval_resize: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """A file of a bundle.
+
+    Attributes:
+      bytes: of it.
+      sha256: of its content, hexadecimal.
+    """
+
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of the weights.
+
+    Attributes:
+      shape: of it.
+      dtype: NumPy's name.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """How a format's program compares with the network that it was made from, on images of the evaluation split.
+
+    Attributes:
+      images: compared.
+      largest_difference: of a logit, over the largest logit.
+      agreement: share of images with the same prediction.
+    """
+
+    images: int
+    largest_difference: float
+    agreement: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramEntry:
+    """The program of a width in some format.
+
+    Attributes:
+      file: of the bundle.
+      tensors: names of the weights that it takes, in the order in which it takes them, before the images.
+      check: see Check.
+    """
+
+    file: str
+    tensors: tuple[str, ...]
+    check: Check
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+      model: name of the network.
+      num_classes: logits.
+      class_names: in the order of the logits.
+      input: see InputEntry.
+      widths: ascending.
+      tensors: of the weights' file, by name.
+      programs: by format and width, as text such as `0.25`.
+      files: all but the manifest, by path below the bundle.
+      versions: of the packages that wrote it.
+      format: FORMAT.
+      format_version: FORMAT_VERSION.
+    """
+
+    model: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    input: InputEntry
+    widths: tuple[WidthEntry, ...]
+    tensors: dict[str, TensorEntry]
+    programs: dict[str, dict[str, ProgramEntry]]
+    files: dict[str, FileEntry]
+    versions: dict[str, str]
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+
+
+def width_key(width: float) -> str:
+    """A width as the manifest's tables and the files' names have it."""
+    return f"{width:g}"
+
+
+def file_entry(path: Path) -> FileEntry:
+    """The entry of a file as it is."""
+    content = path.read_bytes()
+    return FileEntry(len(content), hashlib.sha256(content).hexdigest())
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Writes the manifest, with a checksum of its own."""
+    content = dataclasses.asdict(manifest)
+    (bundle / MANIFEST).write_text(json.dumps({**content, "sha256": _checksum(content)}, indent=1) + "\n")
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Reads and checks a manifest, and that every file it names is there, unaltered.
+
+    Raises:
+      UserError: if the folder is no bundle, of a newer format, incomplete or altered; the file is named.
+    """
+    path = bundle / MANIFEST
+    if not bundle.is_dir() or not path.is_file():
+        raise UserError(f"{bundle} is no bundle: it has no {MANIFEST}; make one by python -m slimjax.export")
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise UserError(f"{path} is larger than a manifest can be ({_LARGEST_MANIFEST:,} bytes)")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not the manifest of a slimjax bundle")
+    version = content.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} is of format version {version!r}, this slimjax reads up to {FORMAT_VERSION}; install a newer one"
+        )
+    stated = content.pop("sha256", None)
+    if stated != _checksum(content):
+        raise UserError(f"{path} was altered: its checksum does not fit its content; export the network again")
+    try:
+        manifest = _parsed(Manifest, content)
+        _check_consistent(manifest)
+    except _UnfitError as error:
+        raise UserError(f"{path} is not a valid manifest: {error}") from None
+    for name, entry in manifest.files.items():
+        _check_file(bundle, name, entry)
+    return manifest
+
+
+def read_weights(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The tensors of the weights' file, which has been checked by `read_manifest`.
+
+    Raises:
+      UserError: if the file does not hold what the manifest says.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = bundle / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error})") from None
+    if tensors.keys() != manifest.tensors.keys():
+        odd = sorted(tensors.keys() ^ manifest.tensors.keys())[0]
+        raise UserError(f"{path} and the manifest differ in the tensor {odd!r}")
+    for name, entry in manifest.tensors.items():
+        if (tensors[name].shape, tensors[name].dtype.name) != (entry.shape, entry.dtype):
+            found = f"{tensors[name].dtype.name} {list(tensors[name].shape)}"
+            raise UserError(f"{path}: {name} is {found}, the manifest says {entry.dtype} {list(entry.shape)}")
+    return tensors
+
+
+class _UnfitError(Exception):
+    """What a manifest's content is not."""
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_consistent(manifest: Manifest) -> None:
+    """_UnfitError if parts of a manifest do not go together."""
+    widths = [entry.width for entry in manifest.widths]
+    keys = {width_key(width) for width in widths}
+    if not widths or widths != sorted(set(widths)) or widths[0] <= 0:
+        raise _UnfitError(f"widths are {widths}, which have to be positive and ascending")
+    if manifest.num_classes < 1 or manifest.input.image_size < 1:
+        raise _UnfitError("num_classes and image_size have to be positive")
+    if manifest.class_names and len(manifest.class_names) != manifest.num_classes:
+        raise _UnfitError(f"{len(manifest.class_names)} class names for {manifest.num_classes} classes")
+    if manifest.input.dtype not in ("float32", "uint8"):
+        raise _UnfitError(f"the input's dtype is {manifest.input.dtype!r}")
+    if WEIGHTS not in manifest.files:
+        raise _UnfitError(f"it does not list {WEIGHTS}")
+    if odd := next((name for name in manifest.files if not _NAME.fullmatch(name)), None):
+        raise _UnfitError(f"a file is called {odd!r}, which is no path within the bundle")
+    for name, programs in manifest.programs.items():
+        if programs.keys() != keys:
+            raise _UnfitError(f"{name} has programs of the widths {sorted(programs)}, not of {sorted(keys)}")
+        for program in programs.values():
+            if program.file not in manifest.files:
+                raise _UnfitError(f"{name} has a program in {program.file!r}, which is not among the files")
+            if unknown := next((tensor for tensor in program.tensors if tensor not in manifest.tensors), None):
+                raise _UnfitError(f"{program.file} takes the tensor {unknown!r}, which is not among the weights")
+
+
+def _check_file(bundle: Path, name: str, entry: FileEntry) -> None:
+    path = bundle / name
+    inside = os.path.realpath(path).startswith(os.path.realpath(bundle) + os.sep)
+    if not inside or not path.is_file():
+        raise UserError(f"{path} is missing from the bundle; export the network again, or copy the whole folder")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise UserError(f"{path} has {size:,} bytes instead of {entry.bytes:,}: it is truncated or altered")
+    if file_entry(path) != entry:
+        raise UserError(f"{path} was altered: its checksum is not the manifest's")
+
+
+def _parsed(kind: Any, value: Any, where: str = "") -> Any:
+    """A JSON value as a dataclass, tuple, dictionary or plain type, exactly; _UnfitError otherwise."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        fields = {field.name: field.type for field in dataclasses.fields(kind)}
+        if not isinstance(value, dict) or value.keys() != fields.keys():
+            raise _UnfitError(f"{where or 'the manifest'} has to have exactly {', '.join(fields)}")
+        return kind(**{name: _parsed(fields[name], value[name], f"{where}.{name}".lstrip(".")) for name in fields})
+    origin: Any = get_origin(kind)
+    arguments: Any = get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parsed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _parsed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise _UnfitError(f"{where} is {str(value)[:40]!r}")

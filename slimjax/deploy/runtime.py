@@ -1,0 +1,266 @@
+"""Runs a bundle at whatever width a call can afford, with jax, NumPy and safetensors: no flax, no code of the model.
+
+runtime = SlimmableRuntime.load("bundle")
+runtime.predict(images, width=0.5)
+runtime.calibrate()
+runtime.predict(images, budget_ms=8.0)
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from slimjax.deploy.bundle import Manifest, read_manifest, read_weights, width_key
+from slimjax.deploy.controller import ControllerReport, WidthController
+from slimjax.deploy.stablehlo import StableHloPrograms
+from slimjax.errors import UserError
+
+_WARM_UP_CALLS = 3
+
+Latencies: TypeAlias = "dict[int, dict[float, MeasuredLatency]]"
+"""By batch size and width."""
+
+
+@dataclass(frozen=True)
+class MeasuredLatency:
+    """Of one call, over several.
+
+    Attributes:
+      median_ms: the median.
+      p95_ms: the 95th percentile.
+    """
+
+    median_ms: float
+    p95_ms: float
+
+
+class SlimmableRuntime:
+    """A network of a bundle, its weights on a device once, its width chosen by every call. Threads may share it."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, programs: StableHloPrograms) -> None:
+        """Puts together what `load` has read."""
+        self.manifest = manifest
+        self._bundle, self._programs = bundle, programs
+        self._latencies = self._stored_latencies()
+        self._controllers: dict[int, WidthController] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="slimjax-runtime")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SlimmableRuntime":
+        """Reads a bundle, every file of it checked, and puts the weights on JAX's default device.
+
+        Args:
+          path: the bundle's folder.
+
+        Raises:
+          UserError: if it is no bundle, incomplete, altered or of a newer format; the file is named.
+        """
+        bundle = Path(path)
+        manifest = read_manifest(bundle)
+        entries = manifest.programs.get("stablehlo")
+        if entries is None:
+            raise UserError(f"{bundle} has no programs for jax; export it with --formats=stablehlo")
+        by_width = {entry.width: entries[width_key(entry.width)] for entry in manifest.widths}
+        size = manifest.input.image_size
+        programs = StableHloPrograms(
+            {width: (bundle / entry.file).read_bytes() for width, entry in by_width.items()},
+            read_weights(bundle, manifest),
+            {width: entry.tensors for width, entry in by_width.items()},
+            (size, size, 3),
+            manifest.input.dtype,
+        )
+        return cls(bundle, manifest, programs)
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Ascending."""
+        return tuple(entry.width for entry in self.manifest.widths)
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        """Of images, batch first, which can be any."""
+        size = self.manifest.input.image_size
+        return (None, size, size, 3)
+
+    def predict(
+        self,
+        images: np.ndarray,
+        *,
+        width: float | None = None,
+        budget_ms: float | None = None,
+        max_macs: float | None = None,
+        max_top1_error: float | None = None,
+        costs: Mapping[float, float] | None = None,
+        max_cost: float | None = None,
+    ) -> np.ndarray:
+        """Classifies images; at the widest, unless one of the criteria says otherwise.
+
+        Args:
+          images: [batch, image_size, image_size, 3], of the bundle's dtype: normalised float32, or uint8.
+          width: to run at.
+          budget_ms: within which the call is to return; the controller chooses, see `calibrate`.
+          max_macs: multiply-adds of an image; the widest that takes no more.
+          max_top1_error: the narrowest whose measured error, %, is no larger.
+          costs: of one image at each width, such as mJ; the widest that costs no more than `max_cost`.
+          max_cost: goes with `costs`.
+
+        Returns:
+          Logits [batch, classes], float32.
+
+        Raises:
+          UserError: if images or a width are not the bundle's, several criteria are given, or none of the widths meets
+            the one that is given.
+        """
+        self._check_images(images)
+        if (costs is None) != (max_cost is None):
+            raise UserError("costs and max_cost go together: a table of costs by width, and the most to spend")
+        criteria = {
+            "width": width,
+            "budget_ms": budget_ms,
+            "max_macs": max_macs,
+            "max_top1_error": max_top1_error,
+            "max_cost": max_cost,
+        }
+        given = [name for name, value in criteria.items() if value is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} are given; a width is chosen by one of them")
+        if budget_ms is not None:
+            return self._within_budget(images, budget_ms)
+        return self._programs(self._chosen(given, criteria, costs or {}), images)
+
+    def predict_async(self, images: np.ndarray, **criteria: Any) -> "Future[np.ndarray]":
+        """As `predict`, on a thread of the runtime's own, one call after the other; returns at once."""
+        return self._worker.submit(self.predict, images, **criteria)
+
+    def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
+        """Compiles all widths for batches of these sizes; what was not warmed up compiles when it first comes."""
+        for batch_size in batch_sizes:
+            for width in self.widths:
+                self._programs.warm_up(width, batch_size)
+
+    def calibrate(self, batch_sizes: Iterable[int] = (1,), repeats: int = 50) -> Latencies:
+        """Measures the latency of every width on this device, and keeps it in a file beside the bundle.
+
+        Widths take turns, so that a machine whose speed drifts favours none.
+
+        Args:
+          batch_sizes: of the calls to be made later.
+          repeats: calls of each width.
+
+        Returns:
+          Latencies by batch size and width.
+        """
+        for batch_size in batch_sizes:
+            images = np.zeros((batch_size, *self.input_shape[1:]), self.manifest.input.dtype)
+            times: dict[float, list[float]] = {width: [] for width in self.widths}
+            for number in range(-_WARM_UP_CALLS, repeats):
+                for width, taken in times.items():
+                    began = time.perf_counter()
+                    self._programs(width, images)
+                    if number >= 0:
+                        taken.append((time.perf_counter() - began) * 1e3)
+            self._latencies[batch_size] = {
+                width: MeasuredLatency(float(np.median(taken)), float(np.quantile(taken, 0.95)))
+                for width, taken in times.items()
+            }
+            self._controllers.pop(batch_size, None)
+        self._store_latencies()
+        return self._latencies
+
+    def report(self) -> dict[int, ControllerReport]:
+        """What calls with a budget have led to, by batch size."""
+        return {batch_size: controller.report() for batch_size, controller in self._controllers.items()}
+
+    def _within_budget(self, images: np.ndarray, budget_ms: float) -> np.ndarray:
+        controller = self._controller(len(images))
+        began = time.perf_counter()
+        width = controller.choose(budget_ms)
+        logits = self._programs(width, images)
+        controller.observe(width, budget_ms, (time.perf_counter() - began) * 1e3)
+        return logits
+
+    def _controller(self, batch_size: int) -> WidthController:
+        if batch_size not in self._controllers:
+            if batch_size not in self._latencies:
+                raise UserError(
+                    f"budget_ms is given, but batches of {batch_size} were not measured on this device; call "
+                    f"runtime.calibrate(batch_sizes=({batch_size},)) once"
+                )
+            self.warm_up((batch_size,))
+            measured = {width: latency.p95_ms for width, latency in self._latencies[batch_size].items()}
+            self._controllers.setdefault(batch_size, WidthController(measured))
+        return self._controllers[batch_size]
+
+    def _chosen(self, given: list[str], criteria: Mapping[str, Any], costs: Mapping[float, float]) -> float:
+        """The width that a criterion other than a budget leads to."""
+        if not given:
+            return self.widths[-1]
+        ((name, limit),) = [(name, criteria[name]) for name in given]
+        if name == "width":
+            if limit not in self.widths:
+                raise UserError(f"width={limit} is not one of this bundle's widths {self.widths}")
+            return float(limit)
+        values = self._values(name, costs)
+        fitting = [width for width, value in values.items() if value <= limit]
+        if not fitting:
+            known = ", ".join(f"{value:g} at {width:g}" for width, value in values.items()) or "nothing of any width"
+            raise UserError(f"{name}={limit:g} is met by no width; known: {known}")
+        return min(fitting) if name == "max_top1_error" else max(fitting)
+
+    def _values(self, criterion: str, costs: Mapping[float, float]) -> dict[float, float]:
+        """What a criterion limits, of every width of which it is known."""
+        if criterion == "max_cost":
+            return {width: costs[width] for width in self.widths if width in costs}
+        if criterion == "max_macs":
+            return {entry.width: entry.macs for entry in self.manifest.widths}
+        known = (entry for entry in self.manifest.widths if "top1_error" in entry.figures)
+        return {entry.width: entry.figures["top1_error"] for entry in known}
+
+    def _check_images(self, images: np.ndarray) -> None:
+        _, *shape = self.input_shape
+        if images.ndim != 4 or list(images.shape[1:]) != shape or not len(images):
+            raise UserError(f"images of shape {images.shape} have to be [batch, {', '.join(map(str, shape))}]")
+        if images.dtype != self.manifest.input.dtype:
+            raise UserError(f"images are {images.dtype}, this bundle takes {self.manifest.input.dtype}")
+
+    @property
+    def _latency_file(self) -> Path:
+        return self._bundle.with_name(f"{self._bundle.name}.latency.json")
+
+    def _all_stored(self) -> dict[str, Any]:
+        try:
+            stored = json.loads(self._latency_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def _stored_latencies(self) -> Latencies:
+        """Those of this device; what is not of the form that `calibrate` writes counts as not measured."""
+        of_device: Any = self._all_stored().get(self._programs.device(), {})
+        try:
+            return {
+                int(batch_size): {
+                    width: MeasuredLatency(**{key: float(ms) for key, ms in of_batch[width_key(width)].items()})
+                    for width in self.widths
+                }
+                for batch_size, of_batch in of_device.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return {}
+
+    def _store_latencies(self) -> None:
+        of_this = {
+            str(batch_size): {width_key(width): asdict(latency) for width, latency in of_batch.items()}
+            for batch_size, of_batch in self._latencies.items()
+        }
+        content = {**self._all_stored(), self._programs.device(): of_this}
+        partial = self._latency_file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.replace(self._latency_file)

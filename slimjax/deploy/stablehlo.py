@@ -1,0 +1,108 @@
+"""StableHLO programs of a bundle: one for each width, with the weights as arguments, for any batch and platform."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from slimjax.compilation import compiler_options
+from slimjax.errors import UserError
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""For which every program is lowered, by jax.export's names."""
+
+
+def export_program(forward: Any, tensors: Sequence[np.ndarray], image_shape: Sequence[int], dtype: Any) -> bytes:
+    """Serialises a function of weights and images.
+
+    Args:
+      forward: takes a tuple of arrays and images [batch, height, width, 3]; returns logits [batch, classes].
+      tensors: of the shapes and dtypes of the tuple's arrays.
+      image_shape: [height, width, 3].
+      dtype: of the images.
+    """
+    (batch,) = jax.export.symbolic_shape("batch")
+    weights = tuple(jax.ShapeDtypeStruct(tensor.shape, tensor.dtype) for tensor in tensors)
+    images = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
+    return bytes(jax.export.export(jax.jit(forward), platforms=PLATFORMS)(weights, images).serialize())
+
+
+class StableHloPrograms:
+    """Programs of several widths over one copy of the weights on a device; threads may share it."""
+
+    def __init__(
+        self,
+        programs: Mapping[float, bytes],
+        tensors: Mapping[str, np.ndarray],
+        arguments: Mapping[float, Sequence[str]],
+        image_shape: Sequence[int],
+        dtype: Any,
+    ) -> None:
+        """Reads the programs and puts the weights on JAX's default device; nothing is compiled yet.
+
+        Args:
+          programs: serialised, by width.
+          tensors: the weights by name.
+          arguments: names of the tensors that a width's program takes, in its order.
+          image_shape: [height, width, 3].
+          dtype: of the images.
+
+        Raises:
+          UserError: if a program cannot be read, or takes other arguments or another platform than this one.
+        """
+        self._image_shape, self._dtype = tuple(image_shape), np.dtype(dtype)
+        self._exported = {width: _deserialised(width, data) for width, data in programs.items()}
+        for width, exported in self._exported.items():
+            shapes = [(tensors[name].shape, tensors[name].dtype) for name in arguments[width]]
+            self._check_arguments(width, exported, shapes)
+        on_device = {name: jax.device_put(tensor) for name, tensor in tensors.items()}
+        self._weights = {width: tuple(on_device[name] for name in names) for width, names in arguments.items()}
+        self._compiled: dict[tuple[float, int], jax.stages.Compiled] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
+        """Logits [batch, classes] of images [batch, height, width, 3]; compiles where such a batch comes first."""
+        compiled = self._compiled.get((width, len(images))) or self._compile(width, len(images))
+        return np.asarray(compiled(self._weights[width], images))
+
+    def warm_up(self, width: float, batch_size: int) -> None:
+        """Compiles what a batch of this size takes at a width, and runs it once."""
+        self(width, np.zeros((batch_size, *self._image_shape), self._dtype))
+
+    def device(self) -> str:
+        """What it runs on, as measurements are filed."""
+        (device,) = next(iter(self._weights.values()))[0].devices()
+        return f"{device.platform}:{device.device_kind}"
+
+    def _compile(self, width: float, batch_size: int) -> jax.stages.Compiled:
+        with self._lock:
+            if (width, batch_size) not in self._compiled:
+                # What jax.export hands back is compiled anew in every call, unless it is under a jit.
+                function = jax.jit(self._exported[width].call, compiler_options=compiler_options(jax.default_backend()))
+                images = jax.ShapeDtypeStruct((batch_size, *self._image_shape), self._dtype)
+                self._compiled[width, batch_size] = function.lower(self._weights[width], images).compile()
+            return self._compiled[width, batch_size]
+
+    def _check_arguments(self, width: float, exported: jax.export.Exported, tensors: Sequence[tuple[Any, Any]]) -> None:
+        *weights, images = exported.in_avals
+        taken = [(aval.shape, aval.dtype) for aval in weights]
+        if taken != list(tensors) or images.shape[1:] != self._image_shape or images.dtype != self._dtype:
+            raise UserError(f"the program of width {width:g} takes other arguments than the manifest says")
+        platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+        if platform not in exported.platforms:
+            allowed = ", ".join(exported.platforms)
+            raise UserError(f"the program of width {width:g} is for {allowed}, not for {platform}")
+
+
+def _deserialised(width: float, data: bytes) -> jax.export.Exported:
+    try:
+        return jax.export.deserialize(bytearray(data))
+    # Whatever the parsers of a file from elsewhere raise.
+    except Exception as error:
+        raise UserError(
+            f"the program of width {width:g} cannot be read ({' '.join(str(error).split())[:120]}); it may need "
+            "a newer jax"
+        ) from None

@@ -1,0 +1,119 @@
+"""Exports a trained network for devices: one bundle with every width, to be switched while it runs.
+
+python -m slimjax.export --workdir=runs/digits --output=bundle                       every width, newest checkpoint
+python -m slimjax.export --workdir=DIR --checkpoint=best --output=B --widths=.25,.5  some widths of the best one
+python -m slimjax.export --workdir=DIR --output=B --input=uint8                      normalisation baked in
+
+The widths' figures are measured on the evaluation split, and each program is compared with the network on images of it.
+Run what comes out with slimjax.SlimmableRuntime. A PyTorch checkpoint becomes a workdir by `python -m
+slimjax.import_torch`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from slimjax import cli
+from slimjax.errors import UserError
+from slimjax.paths import check_writable, folder_path
+
+# What needs JAX is imported once the flags are known to be good.
+if TYPE_CHECKING:
+    from slimjax.deploy.bundle import Manifest
+    from slimjax.deploy.exporting import Trained
+    from slimjax.training.progress import Progress
+
+FORMATS = ("stablehlo",)
+INPUTS = ("float32", "uint8")
+
+_CHECK_IMAGES = 64
+
+config_flags.DEFINE_config_file("config", None, "--config.KEY=VALUE overrides one key of the trained configuration.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Of the run: latest, best, or a step.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle; it must not be there yet.")
+_WIDTHS = flags.DEFINE_list("widths", [], "Of the network's widths, such as .25,.5; all where none is given.")
+_FORMATS = flags.DEFINE_list("formats", ["stablehlo"], f"Of the programs: {', '.join(FORMATS)}.")
+_INPUT = flags.DEFINE_enum("input", "float32", INPUTS, "Images: normalised float32, or uint8 of 0 to 255.")
+
+
+def main() -> int:
+    """Exports what the flags ask for; returns the exit code."""
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; give the folder of a trained run, such as --workdir=runs/digits")
+    if not _OUTPUT.value:
+        raise UserError("--output is missing; give a folder for the bundle, such as --output=bundle")
+    if cli.config_is_given():
+        raise UserError("--config is not for exporting: a trained run brings its own configuration; leave it out")
+    if unknown := [name for name in _FORMATS.value if name not in FORMATS]:
+        raise UserError(f"--formats={','.join(unknown)} is unknown; choose among {', '.join(FORMATS)}")
+    output = Path(_OUTPUT.value).expanduser()
+    if output.exists():
+        raise UserError(f"--output={output} is there already; give a new folder, or remove it")
+    check_writable(output, "--output")
+    workdir = folder_path(_WORKDIR.value, "--workdir")
+    config = cli.given_config(workdir, _CHECKPOINT.value)
+    cli.use_compilation_cache()
+    from slimjax.deploy.exporting import export_bundle
+    from slimjax.training.progress import Progress
+
+    with Progress() as progress:
+        trained = _trained(config, workdir, progress)
+        manifest = export_bundle(trained, output, _widths(trained), progress)
+    _print(manifest, output)
+    return 0
+
+
+def _widths(trained: "Trained") -> tuple[float, ...]:
+    try:
+        return tuple(float(width) for width in _WIDTHS.value) or trained.model.widths
+    except ValueError:
+        raise UserError(f"--widths={','.join(_WIDTHS.value)} has to be numbers, such as .25,.5") from None
+
+
+def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "Trained":
+    """The checkpoint that the flags name, evaluated, with images to check programs on."""
+    import numpy as np
+
+    from slimjax.deploy.bundle import InputEntry
+    from slimjax.deploy.exporting import Trained
+    from slimjax.tasks.classification.data import colours
+    from slimjax.tasks.classification.task import ClassificationTask
+    from slimjax.training.evaluation import Evaluator
+    from slimjax.training.run import create_run, trained_weights
+
+    run = create_run(config, workdir)
+    assert isinstance(run.task, ClassificationTask)
+    step, weights = trained_weights(run, _CHECKPOINT.value)
+    with progress.announced(f"evaluating step {step} of {workdir}"):
+        figures = Evaluator(run.task, run.mesh, progress)(weights.params, weights.batch_stats)
+    batch = next(iter(run.task.eval_batches()))
+    return Trained(
+        name=config.model.name,
+        model=run.task.model.clone(dtype=np.float32),
+        variables={"params": weights.params, "batch_stats": weights.batch_stats},
+        class_names=run.task.info.class_names,
+        input=InputEntry(
+            config.dataset.image_size, _INPUT.value, colours.MEAN, colours.STDDEV, config.dataset.eval_resize
+        ),
+        figures=figures,
+        images=batch["image"][batch["mask"] > 0][:_CHECK_IMAGES],
+    )
+
+
+def _print(manifest: "Manifest", output: Path) -> None:
+    from slimjax.analysis.tables import bundle_table, print_table
+
+    print_table(bundle_table(manifest))
+    size = sum(entry.bytes for entry in manifest.files.values())
+    print(f"bundle: {output} ({size / 1e6:.1f} MB, {len(manifest.files) + 1} files)")
+    print(f'run it: slimjax.SlimmableRuntime.load("{output}").predict(images, width={manifest.widths[0].width:g})')
+
+
+if __name__ == "__main__":
+    from importlib.resources import files
+
+    cli.run(main, default_config=str(files("slimjax.configs") / "digits.py"))

@@ -1,0 +1,300 @@
+"""Bundles and the runtime against the networks they were made from, and against files that were tampered with."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from sklearn.datasets import load_digits
+
+import slimjax.deploy.exporting as exporting
+from slimjax import SlimmableRuntime, UserError, fold_batch_norm, profile_model
+from slimjax.deploy.bundle import InputEntry, read_manifest, read_weights
+from slimjax.deploy.exporting import Trained, export_bundle
+from slimjax.training.progress import Progress
+
+WIDTHS = (0.35, 0.5, 1.0)
+MEAN, STDDEV = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+QUIET = Progress(enabled=False)
+
+
+def digits(count):
+    """Colours of 0 to 255 [count, 16, 16, 3]."""
+    grey = load_digits().images[:count].repeat(2, 1).repeat(2, 2)
+    return np.rint(grey[..., None] * [15.0, 12.0, 9.0]).astype(np.uint8)
+
+
+def normalised(colours):
+    return ((colours / 255 - MEAN) / STDDEV).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def trained(create_small, random_variables):
+    """A network of a family that has a batch norm shared by all widths, too."""
+    model = create_small("mobilenet_v2", WIDTHS)
+    return Trained(
+        name="mobilenet_v2",
+        model=model,
+        variables=random_variables(model),
+        class_names=tuple("abcde"),
+        input=InputEntry(16, "float32", MEAN, STDDEV, 16),
+        figures={width: {"top1_error": 10 / width} for width in WIDTHS},
+        images=normalised(digits(16)),
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    export_bundle(trained, path, WIDTHS, QUIET)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runtime(bundle):
+    return SlimmableRuntime.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def logits(trained):
+    """What the network computes at every width for four digits."""
+    images = normalised(digits(4))
+    return {width: np.asarray(trained.model.apply(trained.variables, images, width=width)) for width in WIDTHS}
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def rewrite(bundle, change):
+    """Alters a manifest as somebody would who knows how its checksum is made."""
+    path = bundle / "manifest.json"
+    content = json.loads(path.read_text())
+    content.pop("sha256")
+    change(content)
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**content, "sha256": checksum}))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_predictions_are_the_networks(runtime, logits, relative_error, width):
+    images = normalised(digits(4))
+    assert relative_error(runtime.predict(images, width=width), logits[width]) < 1e-5
+    assert relative_error(runtime.predict(images[:1], width=width), logits[width][:1]) < 1e-5
+    assert relative_error(runtime.predict_async(images, width=width).result(), logits[width]) < 1e-5
+
+
+def test_the_manifest_tells_what_is_in_it(runtime, trained):
+    assert (runtime.widths, runtime.input_shape) == (WIDTHS, (None, 16, 16, 3))
+    manifest = runtime.manifest
+    for entry, row in zip(manifest.widths, profile_model(trained.model, 16), strict=True):
+        assert (entry.width, entry.params, entry.macs) == (row.width, row.params, row.macs)
+        assert entry.figures == {"top1_error": 10 / row.width}
+        check = manifest.programs["stablehlo"][f"{row.width:g}"].check
+        assert (check.images, check.agreement) == (16, 1.0)
+        assert check.largest_difference < 1e-5
+    assert manifest.class_names == tuple("abcde")
+
+
+def test_kernels_are_stored_once_for_all_widths(bundle, trained):
+    tensors = read_weights(bundle, read_manifest(bundle))
+    _, own = fold_batch_norm(trained.model, trained.variables)
+    expected = flatten_dict(own["params"], sep="/")
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, expected[name])
+
+
+def test_some_widths_leave_out_the_others_batch_norms(trained, tmp_path, logits, relative_error):
+    export_bundle(trained, tmp_path / "bundle", (1.0, 0.35), QUIET)
+    runtime = SlimmableRuntime.load(tmp_path / "bundle")
+    assert runtime.widths == (0.35, 1.0)
+    assert not [name for name in runtime.manifest.tensors if "switch_1" in name]
+    assert relative_error(runtime.predict(normalised(digits(4)), width=0.35), logits[0.35]) < 1e-5
+
+
+def test_normalisation_can_be_baked_in(trained, tmp_path, logits, relative_error):
+    entry = InputEntry(16, "uint8", MEAN, STDDEV, 16)
+    export_bundle(Trained(**{**vars(trained), "input": entry}), tmp_path / "bundle", WIDTHS, QUIET)
+    runtime = SlimmableRuntime.load(tmp_path / "bundle")
+    assert relative_error(runtime.predict(digits(4), width=0.5), logits[0.5]) < 1e-5
+    with pytest.raises(UserError, match="images are float32, this bundle takes uint8"):
+        runtime.predict(normalised(digits(4)))
+
+
+WITHOUT_FLAX = """
+import sys
+sys.modules["flax"] = sys.modules["slimjax.models"] = None
+import numpy as np
+from slimjax import SlimmableRuntime
+runtime = SlimmableRuntime.load(sys.argv[1])
+print(runtime.predict(np.ones((2, 16, 16, 3), np.float32), width=0.5).tolist())
+"""
+
+
+def test_it_runs_where_neither_flax_nor_the_models_are(bundle, runtime):
+    run = subprocess.run([sys.executable, "-c", WITHOUT_FLAX, bundle], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    expected = runtime.predict(np.ones((2, 16, 16, 3), np.float32), width=0.5)
+    np.testing.assert_allclose(json.loads(run.stdout), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_switching_compiles_nothing_and_copies_no_weights(bundle):
+    before = {id(array) for array in jax.live_arrays()}
+    runtime, images = SlimmableRuntime.load(bundle), normalised(digits(4))
+    runtime.warm_up((4,))
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compilations.append(event) if "compile" in event else None
+    )
+    for width in WIDTHS * 2:
+        runtime.predict(images, width=width)
+    assert not compilations
+    held = sum(array.nbytes for array in jax.live_arrays() if id(array) not in before)
+    assert held == sum(tensor.nbytes for tensor in read_weights(bundle, read_manifest(bundle)).values())
+
+
+def test_widths_are_chosen_by_what_calls_can_afford(runtime, logits, relative_error):
+    images = normalised(digits(4))
+    macs = {entry.width: entry.macs for entry in runtime.manifest.widths}
+    choices = {
+        1.0: [{}, {"max_macs": macs[1.0]}, {"max_top1_error": 10.0}, {"costs": {0.5: 1, 1.0: 2}, "max_cost": 2}],
+        0.5: [{"max_macs": macs[1.0] - 1}, {"max_top1_error": 20.0}, {"costs": {0.5: 1, 1.0: 2}, "max_cost": 1.9}],
+        0.35: [{"max_macs": macs[0.35]}, {"max_top1_error": 99.0}],
+    }
+    for width, criteria in choices.items():
+        for criterion in criteria:
+            assert relative_error(runtime.predict(images, **criterion), logits[width]) < 1e-5, criterion
+
+
+def test_a_budget_goes_by_what_was_measured_on_this_device(copy, logits, relative_error):
+    images = normalised(digits(4))
+    runtime = SlimmableRuntime.load(copy)
+    with pytest.raises(UserError, match=r"batches of 4 were not measured on this device; call runtime.calibrate"):
+        runtime.predict(images, budget_ms=1.0)
+    measured = runtime.calibrate(batch_sizes=(4,), repeats=5)
+    assert all(0 < latency.median_ms <= latency.p95_ms for latency in measured[4].values())
+    # Kept beside the bundle, which it is no part of.
+    again = SlimmableRuntime.load(copy)
+    assert relative_error(again.predict(images, budget_ms=1e6), logits[1.0]) < 1e-5
+    assert relative_error(again.predict(images, budget_ms=1e-6), logits[0.35]) < 1e-5
+    report = again.report()[4]
+    assert report.calls == {0.35: 1, 0.5: 0, 1.0: 1}
+    assert (report.overruns, report.narrowed) == (1, 1)
+    copy.with_name("copy.latency.json").write_text('{"cpu:cpu": {"4": [1]}}')
+    with pytest.raises(UserError, match="batches of 4 were not measured"):
+        SlimmableRuntime.load(copy).predict(images, budget_ms=1.0)
+
+
+def test_mistakes_in_a_call_are_named(runtime):
+    images = normalised(digits(1))
+    for criteria, message in [
+        ({"width": 0.4}, r"width=0.4 is not one of this bundle's widths \(0.35, 0.5, 1.0\)"),
+        ({"width": 0.5, "budget_ms": 1}, "width and budget_ms are given; a width is chosen by one of them"),
+        ({"max_macs": 1}, "max_macs=1 is met by no width; known: .* at 0.35"),
+        ({"max_cost": 1}, "costs and max_cost go together"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            runtime.predict(images, **criteria)
+    with pytest.raises(UserError, match=r"images of shape \(16, 16, 3\) have to be \[batch, 16, 16, 3\]"):
+        runtime.predict(images[0])
+
+
+def test_what_is_beyond_tolerance_or_there_already_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="there is there already"):
+        export_bundle(trained, tmp_path / "there", WIDTHS, QUIET)
+    with pytest.raises(UserError, match=r"width=0\.4 is not one of this model's widths"):
+        export_bundle(trained, tmp_path / "new", (0.4,), QUIET)
+    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
+    with pytest.raises(UserError, match=r"the program of width 0\.35 differs from the network by"):
+        export_bundle(trained, tmp_path / "new", WIDTHS, QUIET)
+    assert os.listdir(tmp_path) == ["there"]
+
+
+def altered_byte(bundle):
+    path = bundle / "stablehlo" / "width_0.5.bin"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+def linked_out(bundle):
+    path = bundle / "weights.safetensors"
+    shutil.move(path, bundle.with_name("elsewhere"))
+    path.symlink_to(bundle.with_name("elsewhere"))
+
+
+def renamed_file(content):
+    content["files"]["../outside"] = content["files"].pop("stablehlo/width_0.5.bin")
+
+
+def swapped_programs(content):
+    programs = content["programs"]["stablehlo"]
+    programs["0.5"]["file"], programs["1"]["file"] = programs["1"]["file"], programs["0.5"]["file"]
+
+
+def other_shape(content):
+    content["tensors"]["stem/conv/kernel"]["shape"][3] += 1
+
+
+TAMPERED = {
+    "no manifest": (lambda b: (b / "manifest.json").unlink(), "is no bundle: it has no manifest.json"),
+    "not JSON": (lambda b: (b / "manifest.json").write_text("{"), "manifest.json is damaged"),
+    "other JSON": (lambda b: (b / "manifest.json").write_text("[1]"), "is not the manifest of a slimjax bundle"),
+    "altered manifest": (
+        lambda b: (b / "manifest.json").write_text((b / "manifest.json").read_text().replace("0.25", "0.35")),
+        "manifest.json was altered",
+    ),
+    "truncated weights": (lambda b: os.truncate(b / "weights.safetensors", 100), "it is truncated or altered"),
+    "altered program": (altered_byte, "width_0.5.bin was altered: its checksum is not the manifest's"),
+    "missing program": (lambda b: (b / "stablehlo" / "width_0.5.bin").unlink(), "width_0.5.bin is missing"),
+    "a link out of the bundle": (linked_out, "weights.safetensors is missing from the bundle"),
+    "newer": (lambda b: rewrite(b, lambda m: m.update(format_version=2)), "is of format version 2, this slimjax reads"),
+    "a path out of the bundle": (lambda b: rewrite(b, renamed_file), "'../outside', which is no path within"),
+    "an unknown key": (lambda b: rewrite(b, lambda m: m.update(more=1)), "has to have exactly"),
+    "a wrong type": (lambda b: rewrite(b, lambda m: m.update(num_classes="5")), "num_classes is '5'"),
+    "a missing width": (lambda b: rewrite(b, lambda m: m["widths"].pop()), "has programs of the widths"),
+    "another width's program": (lambda b: rewrite(b, swapped_programs), "takes other arguments than the manifest says"),
+    "another shape": (lambda b: rewrite(b, other_shape), "stem/conv/kernel is float32"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_what_was_tampered_with_is_refused_by_name(copy, name):
+    tamper, message = TAMPERED[name]
+    tamper(copy)
+    with pytest.raises(UserError) as refused:
+        SlimmableRuntime.load(copy)
+    assert message in str(refused.value)
+
+
+def test_whatever_byte_changes_nothing_loads_wrongly(bundle, copy):
+    """Random damage to random files: refused, or a manifest that says the very same, such as with another space."""
+    rng, genuine = np.random.default_rng(0), read_manifest(bundle)
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    refused = 0
+    for number in range(300):
+        source = files[rng.integers(len(files))]
+        target, content = copy / source.relative_to(bundle), bytearray(source.read_bytes())
+        place = int(rng.integers(len(content)))
+        if number % 3 == 0:
+            content[place] = int(rng.integers(256))
+        elif number % 3 == 1:
+            del content[place:]
+        else:
+            content[place:place] = rng.bytes(int(rng.integers(1, 9)))
+        target.write_bytes(content)
+        try:
+            assert read_manifest(copy) == genuine
+        except UserError:
+            refused += 1
+        target.write_bytes(source.read_bytes())
+    assert refused > 290

@@ -1,0 +1,89 @@
+"""The export command on a network that has learned, and the bundle that comes of it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from programs import SMALL
+
+from slimjax import SlimmableRuntime
+from slimjax.training.checkpoints import Checkpoints
+
+ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +[\d.]+ │ +([\d.]+) │ +[\d.]+ │ +([\d.e-]+) │ +([\d.]+)% │")
+
+
+@pytest.fixture(scope="module")
+def workdir(run_program, tmp_path_factory):
+    """Of a finished run."""
+    path = tmp_path_factory.mktemp("exported")
+    code, _, err = run_program(f"--workdir={path}", *SMALL)
+    assert code == 0, err
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(workdir, run_program):
+    """What the command printed, and its bundle, which takes colours of 0 to 255."""
+    bundle = workdir / "bundle"
+    code, out, err = run_program(f"--workdir={workdir}", f"--output={bundle}", "--input=uint8", module="slimjax.export")
+    assert code == 0, err
+    return out, bundle
+
+
+def test_it_prints_figures_and_comparisons_and_how_to_run_the_bundle(exported):
+    out, bundle = exported
+    rows = ROW.findall(out)
+    assert [row[0] for row in rows] == ["0.25", "1"]
+    assert all(float(difference) < 1e-4 and float(agreement) > 98 for _, _, difference, agreement in rows)
+    assert f"bundle: {bundle} (" in out
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for (_, error, *_), entry in zip(rows, manifest["widths"], strict=True):
+        assert f"{entry['figures']['top1_error']:.2f}" == error
+    assert manifest["class_names"] == [str(digit) for digit in range(10)]
+
+
+def test_the_runtime_makes_the_errors_that_were_measured(exported, workdir):
+    """On the digits as scikit-learn has them, resized by nobody: 8 pixels repeated would be other images."""
+    from slimjax.configs import digits
+
+    from slimjax.tasks.classification.data import colours, eval_batches
+
+    config = digits.get_config()
+    runtime = SlimmableRuntime.load(exported[1])
+    wrong, total = dict.fromkeys(runtime.widths, 0), 0
+    for batch in eval_batches(config.dataset, batch_size=config.batch_size, process_index=0, process_count=1):
+        there = batch["mask"] > 0
+        images = (batch["image"][there] * np.array(colours.STDDEV) + np.array(colours.MEAN)) * 255
+        total += there.sum()
+        for width in runtime.widths:
+            logits = runtime.predict(np.rint(images).clip(0, 255).astype(np.uint8), width=width)
+            wrong[width] += (logits.argmax(-1) != batch["label"][there]).sum()
+    for entry in runtime.manifest.widths:
+        # Colours are rounded to whole numbers, which may tip one image over.
+        assert abs(100 * wrong[entry.width] / total - entry.figures["top1_error"]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output=O"], "--workdir is missing; give the folder of a trained run"),
+        (["--workdir=W"], "--output is missing; give a folder for the bundle"),
+        (["--workdir=W", "--output=O", "--config=configs/digits.py"], "--config is not for exporting"),
+        (["--workdir=W", "--output=O", "--formats=caffe"], "--formats=caffe is unknown; choose among stablehlo"),
+        (["--workdir=/nowhere", "--output=O"], "/nowhere/checkpoints holds no checkpoints"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(run_program, assert_refused, arguments, message):
+    assert_refused(run_program(*arguments, module="slimjax.export"), message)
+
+
+def test_what_is_there_already_is_left_alone(exported, workdir, run_program, assert_refused):
+    before = (exported[1] / "manifest.json").read_bytes()
+    result = run_program(f"--workdir={workdir}", f"--output={exported[1]}", module="slimjax.export")
+    assert_refused(result, "is there already; give a new folder, or remove it")
+    result = run_program(f"--workdir={workdir}", "--output=O", "--widths=.3", module="slimjax.export")
+    code, _, err = result
+    assert (code, "width=0.3 is not one of this model's widths" in err.splitlines()[-1]) == (2, True)
+    assert (exported[1] / "manifest.json").read_bytes() == before
+    assert Checkpoints(workdir).steps()
