@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slimjax.tasks.classification.data import augmentation
+from slimjax.tasks.classification.data import augmentation, colours
 from slimjax.tensorflow_import import tf
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -71,15 +71,15 @@ def test_pca_noise_adds_one_colour_of_the_right_spread(image: np.ndarray) -> Non
     plain, noisy = (augmentation.normalized_image(to_planes(image), colour) for colour in (None, added[0]))
     stddev = np.float32([0.229, 0.224, 0.225])
     np.testing.assert_allclose((noisy - plain) * stddev, np.broadcast_to(added[0] / 255, image.shape), atol=1e-6)
-    colours = np.stack(added) / 255
-    assert (np.abs(colours).max(axis=1) > 1e-5).all()
+    noise = np.stack(added) / 255
+    assert (np.abs(noise).max(axis=1) > 1e-5).all()
     # Less than one grey level at times: on 8-bit images such noise would be lost.
-    assert (np.abs(colours).max(axis=1) < 1 / 255).any()
+    assert (np.abs(noise).max(axis=1) < 1 / 255).any()
     vectors, values = np.array(colours.EIGENVECTORS), np.array(colours.EIGENVALUES)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-3)
     expected_covariance = vectors @ np.diag((0.1 * values) ** 2) @ vectors.T
-    np.testing.assert_allclose(np.cov(colours.T), expected_covariance, rtol=0.15)
-    assert (np.abs(colours.mean(axis=0)) < 4 * np.sqrt(np.diag(expected_covariance) / 1000)).all()
+    np.testing.assert_allclose(np.cov(noise.T), expected_covariance, rtol=0.15)
+    assert (np.abs(noise.mean(axis=0)) < 4 * np.sqrt(np.diag(expected_covariance) / 1000)).all()
 
 
 def test_normalization_is_imagenets(image: np.ndarray) -> None:
