@@ -9,6 +9,7 @@ Run what comes out with slimjax.SlimmableRuntime. A PyTorch checkpoint becomes a
 slimjax.import_torch`.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,26 +51,32 @@ def main() -> int:
         raise UserError("--config is not for exporting: a trained run brings its own configuration; leave it out")
     if unknown := [name for name in _FORMATS.value if name not in FORMATS]:
         raise UserError(f"--formats={','.join(unknown)} is unknown; choose among {', '.join(FORMATS)}")
+    if not _FORMATS.value:
+        raise UserError(f"--formats= names none; choose among {', '.join(FORMATS)}")
+    asked_for = _asked_for()
     output = Path(_OUTPUT.value).expanduser()
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"--output={output} is there already; give a new folder, or remove it")
     check_writable(output, "--output")
     workdir = folder_path(_WORKDIR.value, "--workdir")
     config = cli.given_config(workdir, _CHECKPOINT.value)
+    if odd := [width for width in asked_for if width not in tuple(config.model.widths)]:
+        raise UserError(f"--widths={odd[0]:g} is not one of this network's widths {tuple(config.model.widths)}")
     cli.use_compilation_cache()
     from slimjax.deploy.exporting import export_bundle
     from slimjax.training.progress import Progress
 
     with Progress() as progress:
         trained = _trained(config, workdir, progress)
-        manifest = export_bundle(trained, output, _widths(trained), progress)
+        manifest = export_bundle(trained, output, asked_for or trained.model.widths, progress)
     _print(manifest, output)
     return 0
 
 
-def _widths(trained: "Trained") -> tuple[float, ...]:
+def _asked_for() -> tuple[float, ...]:
+    """The widths of the flag; none for all."""
     try:
-        return tuple(float(width) for width in _WIDTHS.value) or trained.model.widths
+        return tuple(float(width) for width in _WIDTHS.value)
     except ValueError:
         raise UserError(f"--widths={','.join(_WIDTHS.value)} has to be numbers, such as .25,.5") from None
 

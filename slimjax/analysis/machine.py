@@ -17,7 +17,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "versions": package_versions(),
@@ -31,7 +31,8 @@ def memory_bytes() -> float:
     return math.inf
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor, by the name that the system gives it."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -7,6 +7,7 @@ size and checksum, the manifest carries its own, and what it says is checked bef
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ FORMAT, FORMAT_VERSION = "slimjax-bundle", 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 
 _LARGEST_MANIFEST = 2**24
+_COLOURS = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
 
 
@@ -173,31 +175,41 @@ def read_manifest(bundle: Path) -> Manifest:
       UserError: if the folder is no bundle, of a newer format, incomplete or altered; the file is named.
     """
     path = bundle / MANIFEST
-    if not bundle.is_dir() or not path.is_file():
-        raise UserError(f"{bundle} is no bundle: it has no {MANIFEST}; make one by python -m slimjax.export")
+    try:
+        if not _is_inside(bundle, path):
+            raise UserError(f"{bundle} is no bundle: it has no {MANIFEST}; make one by python -m slimjax.export")
+        manifest = _manifest_in(path)
+        for name, entry in manifest.files.items():
+            _check_file(bundle, name, entry)
+    except OSError as error:
+        raise UserError(f"{error.filename or bundle} cannot be read ({error.strerror})") from None
+    return manifest
+
+
+def _manifest_in(path: Path) -> Manifest:
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise UserError(f"{path} is larger than a manifest can be ({_LARGEST_MANIFEST:,} bytes)")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is not the manifest of a slimjax bundle")
-    version = content.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version > FORMAT_VERSION:
-        raise UserError(
-            f"{path} is of format version {version!r}, this slimjax reads up to {FORMAT_VERSION}; install a newer one"
-        )
-    stated = content.pop("sha256", None)
-    if stated != _checksum(content):
-        raise UserError(f"{path} was altered: its checksum does not fit its content; export the network again")
-    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(f"{path} is not the manifest of a slimjax bundle")
+        version = content.get("format_version")
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+            raise UserError(
+                f"{path} is of format version {str(version)[:20]}, this slimjax reads 1 to {FORMAT_VERSION}; install a "
+                "newer one"
+            )
+        stated = content.pop("sha256", None)
+        if stated != _checksum(content):
+            raise UserError(f"{path} was altered: its checksum does not fit its content; export the network again")
         manifest = _parsed(Manifest, content)
         _check_consistent(manifest)
+    except UserError:
+        raise
     except _UnfitError as error:
         raise UserError(f"{path} is not a valid manifest: {error}") from None
-    for name, entry in manifest.files.items():
-        _check_file(bundle, name, entry)
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON of a manifest ({str(error)[:80]})") from None
     return manifest
 
 
@@ -237,10 +249,13 @@ def _check_consistent(manifest: Manifest) -> None:
     """_UnfitError if parts of a manifest do not go together."""
     widths = [entry.width for entry in manifest.widths]
     keys = {width_key(width) for width in widths}
-    if not widths or widths != sorted(set(widths)) or widths[0] <= 0:
-        raise _UnfitError(f"widths are {widths}, which have to be positive and ascending")
+    if not widths or widths != sorted(set(widths)) or widths[0] <= 0 or len(keys) < len(widths):
+        raise _UnfitError(f"widths are {widths}, which have to be positive, ascending and apart")
     if manifest.num_classes < 1 or manifest.input.image_size < 1:
         raise _UnfitError("num_classes and image_size have to be positive")
+    colours = (len(manifest.input.mean), len(manifest.input.stddev))
+    if colours != (_COLOURS, _COLOURS) or min(manifest.input.stddev) <= 0:
+        raise _UnfitError("mean and stddev have to be of three colours, stddev positive")
     if manifest.class_names and len(manifest.class_names) != manifest.num_classes:
         raise _UnfitError(f"{len(manifest.class_names)} class names for {manifest.num_classes} classes")
     if manifest.input.dtype not in ("float32", "uint8"):
@@ -253,16 +268,26 @@ def _check_consistent(manifest: Manifest) -> None:
         if programs.keys() != keys:
             raise _UnfitError(f"{name} has programs of the widths {sorted(programs)}, not of {sorted(keys)}")
         for program in programs.values():
+            if not program.tensors:
+                raise _UnfitError(f"{program.file!r} takes no tensors")
             if program.file not in manifest.files:
                 raise _UnfitError(f"{name} has a program in {program.file!r}, which is not among the files")
             if unknown := next((tensor for tensor in program.tensors if tensor not in manifest.tensors), None):
                 raise _UnfitError(f"{program.file} takes the tensor {unknown!r}, which is not among the weights")
 
 
+def _is_inside(bundle: Path, path: Path) -> bool:
+    """Whether a path is a file of the folder, rather than a link out of it."""
+    return os.path.realpath(path).startswith(os.path.realpath(bundle) + os.sep) and path.is_file()
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
 def _check_file(bundle: Path, name: str, entry: FileEntry) -> None:
     path = bundle / name
-    inside = os.path.realpath(path).startswith(os.path.realpath(bundle) + os.sep)
-    if not inside or not path.is_file():
+    if not _is_inside(bundle, path):
         raise UserError(f"{path} is missing from the bundle; export the network again, or copy the whole folder")
     size = path.stat().st_size
     if size != entry.bytes:
@@ -284,7 +309,9 @@ def _parsed(kind: Any, value: Any, where: str = "") -> Any:
         return tuple(_parsed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _parsed(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise _UnfitError(f"{where} is not finite")
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value

@@ -61,8 +61,8 @@ class WidthController:
     What a width is going to take is what it was measured to take, times a slowdown that all widths share: a processor
     that is busy or hot slows them alike. The slowdown is the largest of the latest calls', so that one slow call
     narrows the very next one, and only as many calm ones in a row widen again. Where widening is answered by an
-    overrun, twice as many calls are remembered from then on, up to LONGEST_PATIENCE; where they pass without one, half
-    as many.
+    overrun, twice as many calls are remembered from then on, up to LONGEST_PATIENCE; after four times as many calls
+    without one, half as many.
     Threads may share a controller.
     """
 
@@ -74,7 +74,8 @@ class WidthController:
         """
         self._lock = threading.Lock()
         self._measured_ms = dict(sorted(measured_ms.items()))
-        self._slowdowns: deque[float] = deque(maxlen=LONGEST_PATIENCE)
+        # As if it had been as fast as measured so far: one fast call is no reason to run wider.
+        self._slowdowns: deque[float] = deque([1.0] * PATIENCE, maxlen=LONGEST_PATIENCE)
         self._patience, self._since_overrun = PATIENCE, 0
         self._widened_ago = LONGEST_PATIENCE
         self._last_width: float | None = None
@@ -123,7 +124,7 @@ class WidthController:
 
     @property
     def _slowdown(self) -> float:
-        return max(list(self._slowdowns)[-self._patience :], default=1.0)
+        return max(list(self._slowdowns)[-self._patience :])
 
     def report(self) -> ControllerReport:
         """What has been done so far."""

@@ -1,5 +1,6 @@
 """Makes bundles: folds the batch norms, writes weights and programs, and compares each program with the network."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -77,9 +78,9 @@ def export_bundle(trained: Trained, output: Path, widths: Sequence[float], progr
 
     Raises:
       UserError: if the folder is there, a width is not the network's, or a program differs from the network beyond
-        TOLERANCE; nothing is left behind then.
+        TOLERANCE; nothing but the folders above it is left behind then.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"{output} is there already; give a new folder to --output, or remove it")
     widths = tuple(sorted({trained.model.widths[trained.model.switch_of(width)] for width in widths}))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,8 @@ def _checked(trained: Trained, width: float, program: bytes, tensors: Mapping[st
         colours = np.rint((images * trained.input.stddev + trained.input.mean) * _WHITE)
         given = np.clip(colours, 0, _WHITE).astype(np.uint8)
         images = np.asarray(_preparation(trained.input)(jnp.asarray(given)))
-    programs = StableHloPrograms({width: program}, tensors, {width: list(tensors)}, (size, size, 3), given.dtype)
+    shape, classes = (size, size, 3), trained.model.num_classes
+    programs = StableHloPrograms({width: program}, tensors, {width: list(tensors)}, shape, given.dtype, classes)
     logits = programs(width, given)
     network = jax.jit(lambda variables, images: trained.model.apply(variables, images, width=width))
     expected = np.asarray(network(trained.variables, images))

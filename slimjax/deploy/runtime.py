@@ -6,12 +6,16 @@ runtime.calibrate()
 runtime.predict(images, budget_ms=8.0)
 """
 
+import hashlib
 import json
+import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,6 +52,7 @@ class SlimmableRuntime:
         """Puts together what `load` has read."""
         self.manifest = manifest
         self._bundle, self._programs = bundle, programs
+        self._lock = threading.Lock()
         self._latencies = self._stored_latencies()
         self._controllers: dict[int, WidthController] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="slimjax-runtime")
@@ -62,7 +67,7 @@ class SlimmableRuntime:
         Raises:
           UserError: if it is no bundle, incomplete, altered or of a newer format; the file is named.
         """
-        bundle = Path(path)
+        bundle = Path(path).expanduser().absolute()
         manifest = read_manifest(bundle)
         entries = manifest.programs.get("stablehlo")
         if entries is None:
@@ -75,6 +80,7 @@ class SlimmableRuntime:
             {width: entry.tensors for width, entry in by_width.items()},
             (size, size, 3),
             manifest.input.dtype,
+            manifest.num_classes,
         )
         return cls(bundle, manifest, programs)
 
@@ -105,7 +111,8 @@ class SlimmableRuntime:
         Args:
           images: [batch, image_size, image_size, 3], of the bundle's dtype: normalised float32, or uint8.
           width: to run at.
-          budget_ms: within which the call is to return; the controller chooses, see `calibrate`.
+          budget_ms: within which the call is to return; the controller chooses, see `calibrate`. What passes before
+            the call begins, as in `predict_async`, and compiling for the first one are not in it.
           max_macs: multiply-adds of an image; the widest that takes no more.
           max_top1_error: the narrowest whose measured error, %, is no larger.
           costs: of one image at each width, such as mJ; the widest that costs no more than `max_cost`.
@@ -119,6 +126,9 @@ class SlimmableRuntime:
             the one that is given.
         """
         self._check_images(images)
+        for name, limit in (("budget_ms", budget_ms), ("max_macs", max_macs), ("max_top1_error", max_top1_error)):
+            if limit is not None and not (isinstance(limit, Real) and limit >= 0):
+                raise UserError(f"{name}={limit!r} has to be a number that is not negative")
         if (costs is None) != (max_cost is None):
             raise UserError("costs and max_cost go together: a table of costs by width, and the most to spend")
         criteria = {
@@ -156,7 +166,13 @@ class SlimmableRuntime:
 
         Returns:
           Latencies by batch size and width.
+
+        Raises:
+          UserError: if a number is below 1, or the file cannot be written.
         """
+        batch_sizes = tuple(batch_sizes)
+        if repeats < 1 or min(batch_sizes, default=0) < 1:
+            raise UserError(f"batch_sizes={batch_sizes} and repeats={repeats} have to be at least 1 each")
         for batch_size in batch_sizes:
             images = np.zeros((batch_size, *self.input_shape[1:]), self.manifest.input.dtype)
             times: dict[float, list[float]] = {width: [] for width in self.widths}
@@ -166,17 +182,21 @@ class SlimmableRuntime:
                     self._programs(width, images)
                     if number >= 0:
                         taken.append((time.perf_counter() - began) * 1e3)
-            self._latencies[batch_size] = {
+            measured = {
                 width: MeasuredLatency(float(np.median(taken)), float(np.quantile(taken, 0.95)))
                 for width, taken in times.items()
             }
-            self._controllers.pop(batch_size, None)
-        self._store_latencies()
-        return self._latencies
+            with self._lock:
+                self._latencies[batch_size] = measured
+                self._controllers.pop(batch_size, None)
+        with self._lock:
+            self._store_latencies()
+            return dict(self._latencies)
 
     def report(self) -> dict[int, ControllerReport]:
         """What calls with a budget have led to, by batch size."""
-        return {batch_size: controller.report() for batch_size, controller in self._controllers.items()}
+        with self._lock:
+            return {batch_size: controller.report() for batch_size, controller in self._controllers.items()}
 
     def _within_budget(self, images: np.ndarray, budget_ms: float) -> np.ndarray:
         controller = self._controller(len(images))
@@ -187,16 +207,19 @@ class SlimmableRuntime:
         return logits
 
     def _controller(self, batch_size: int) -> WidthController:
-        if batch_size not in self._controllers:
-            if batch_size not in self._latencies:
-                raise UserError(
-                    f"budget_ms is given, but batches of {batch_size} were not measured on this device; call "
-                    f"runtime.calibrate(batch_sizes=({batch_size},)) once"
-                )
-            self.warm_up((batch_size,))
-            measured = {width: latency.p95_ms for width, latency in self._latencies[batch_size].items()}
-            self._controllers.setdefault(batch_size, WidthController(measured))
-        return self._controllers[batch_size]
+        with self._lock:
+            if batch_size in self._controllers:
+                return self._controllers[batch_size]
+            latencies = self._latencies.get(batch_size)
+        if latencies is None:
+            raise UserError(
+                f"budget_ms is given, but batches of {batch_size} were not measured on this device; call "
+                f"runtime.calibrate(batch_sizes=({batch_size},)) once"
+            )
+        self.warm_up((batch_size,))
+        measured = {width: latency.p95_ms for width, latency in latencies.items()}
+        with self._lock:
+            return self._controllers.setdefault(batch_size, WidthController(measured))
 
     def _chosen(self, given: list[str], criteria: Mapping[str, Any], costs: Mapping[float, float]) -> float:
         """The width that a criterion other than a budget leads to."""
@@ -225,6 +248,8 @@ class SlimmableRuntime:
 
     def _check_images(self, images: np.ndarray) -> None:
         _, *shape = self.input_shape
+        if not isinstance(images, np.ndarray):
+            raise UserError(f"images are a {type(images).__name__}, not a NumPy array")
         if images.ndim != 4 or list(images.shape[1:]) != shape or not len(images):
             raise UserError(f"images of shape {images.shape} have to be [batch, {', '.join(map(str, shape))}]")
         if images.dtype != self.manifest.input.dtype:
@@ -234,33 +259,44 @@ class SlimmableRuntime:
     def _latency_file(self) -> Path:
         return self._bundle.with_name(f"{self._bundle.name}.latency.json")
 
+    @property
+    def _latency_key(self) -> str:
+        """Of this device and these programs: another network in the same place was measured by nobody."""
+        programs = "".join(self.manifest.files[name].sha256 for name in sorted(self.manifest.files))
+        return f"{self._programs.device()} {hashlib.sha256(programs.encode()).hexdigest()[:16]}"
+
     def _all_stored(self) -> dict[str, Any]:
         try:
             stored = json.loads(self._latency_file.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return stored if isinstance(stored, dict) else {}
 
     def _stored_latencies(self) -> Latencies:
         """Those of this device; what is not of the form that `calibrate` writes counts as not measured."""
-        of_device: Any = self._all_stored().get(self._programs.device(), {})
+        of_device: Any = self._all_stored().get(self._latency_key, {})
         try:
-            return {
+            latencies = {
                 int(batch_size): {
                     width: MeasuredLatency(**{key: float(ms) for key, ms in of_batch[width_key(width)].items()})
                     for width in self.widths
                 }
                 for batch_size, of_batch in of_device.items()
             }
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return {}
+        all_ms = [ms for of_batch in latencies.values() for latency in of_batch.values() for ms in astuple(latency)]
+        return latencies if all(0 < ms < math.inf for ms in all_ms) else {}
 
     def _store_latencies(self) -> None:
         of_this = {
             str(batch_size): {width_key(width): asdict(latency) for width, latency in of_batch.items()}
             for batch_size, of_batch in self._latencies.items()
         }
-        content = {**self._all_stored(), self._programs.device(): of_this}
+        content = {**self._all_stored(), self._latency_key: of_this}
         partial = self._latency_file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.replace(self._latency_file)
+        try:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+            partial.replace(self._latency_file)
+        except OSError as error:
+            raise UserError(f"{self._latency_file} cannot be written ({error.strerror}); move the bundle") from None

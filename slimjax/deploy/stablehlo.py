@@ -1,5 +1,6 @@
 """StableHLO programs of a bundle: one for each width, with the weights as arguments, for any batch and platform."""
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.export
 import numpy as np
 
+from slimjax.analysis.machine import processor_name
 from slimjax.compilation import compiler_options
 from slimjax.errors import UserError
 
@@ -40,6 +42,7 @@ class StableHloPrograms:
         arguments: Mapping[float, Sequence[str]],
         image_shape: Sequence[int],
         dtype: Any,
+        num_classes: int,
     ) -> None:
         """Reads the programs and puts the weights on JAX's default device; nothing is compiled yet.
 
@@ -49,11 +52,12 @@ class StableHloPrograms:
           arguments: names of the tensors that a width's program takes, in its order.
           image_shape: [height, width, 3].
           dtype: of the images.
+          num_classes: logits of an image.
 
         Raises:
           UserError: if a program cannot be read, or takes other arguments or another platform than this one.
         """
-        self._image_shape, self._dtype = tuple(image_shape), np.dtype(dtype)
+        self._image_shape, self._dtype, self._classes = tuple(image_shape), np.dtype(dtype), num_classes
         self._exported = {width: _deserialised(width, data) for width, data in programs.items()}
         for width, exported in self._exported.items():
             shapes = [(tensors[name].shape, tensors[name].dtype) for name in arguments[width]]
@@ -66,7 +70,7 @@ class StableHloPrograms:
     def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
         """Logits [batch, classes] of images [batch, height, width, 3]; compiles where such a batch comes first."""
         compiled = self._compiled.get((width, len(images))) or self._compile(width, len(images))
-        return np.asarray(compiled(self._weights[width], images))
+        return np.array(compiled(self._weights[width], images))
 
     def warm_up(self, width: float, batch_size: int) -> None:
         """Compiles what a batch of this size takes at a width, and runs it once."""
@@ -75,7 +79,9 @@ class StableHloPrograms:
     def device(self) -> str:
         """What it runs on, as measurements are filed."""
         (device,) = next(iter(self._weights.values()))[0].devices()
-        return f"{device.platform}:{device.device_kind}"
+        # Every CPU calls itself by the same name.
+        kind = f"{processor_name()} x{os.cpu_count()}" if device.platform == "cpu" else device.device_kind
+        return f"{device.platform}:{kind}"
 
     def _compile(self, width: float, batch_size: int) -> jax.stages.Compiled:
         with self._lock:
@@ -83,18 +89,29 @@ class StableHloPrograms:
                 # What jax.export hands back is compiled anew in every call, unless it is under a jit.
                 function = jax.jit(self._exported[width].call, compiler_options=compiler_options(jax.default_backend()))
                 images = jax.ShapeDtypeStruct((batch_size, *self._image_shape), self._dtype)
-                self._compiled[width, batch_size] = function.lower(self._weights[width], images).compile()
+                try:
+                    lowered = function.lower(self._weights[width], images)
+                except Exception as error:
+                    raise UserError(f"the program of width {width:g} is damaged ({_told(error)})") from None
+                self._compiled[width, batch_size] = lowered.compile()
             return self._compiled[width, batch_size]
 
     def _check_arguments(self, width: float, exported: jax.export.Exported, tensors: Sequence[tuple[Any, Any]]) -> None:
-        *weights, images = exported.in_avals
-        taken = [(aval.shape, aval.dtype) for aval in weights]
-        if taken != list(tensors) or images.shape[1:] != self._image_shape or images.dtype != self._dtype:
-            raise UserError(f"the program of width {width:g} takes other arguments than the manifest says")
+        """UserError unless a program takes the weights and any number of images, here, and puts out their logits."""
+        name = f"the program of width {width:g}"
+        structure: Any = jax.tree.structure(((tuple(range(len(tensors))), 0), {}))
+        if exported.in_tree != structure or [(aval.shape, aval.dtype) for aval in exported.in_avals[:-1]] != tensors:
+            raise UserError(f"{name} takes other arguments than the manifest says")
+        images = exported.in_avals[-1]
+        batch, *image_shape = images.shape
+        if isinstance(batch, int) or tuple(image_shape) != self._image_shape or images.dtype != self._dtype:
+            raise UserError(f"{name} takes other images than the manifest says")
+        outputs = [(aval.shape, aval.dtype) for aval in exported.out_avals]
+        if outputs != [((batch, self._classes), np.float32)]:
+            raise UserError(f"{name} puts out something else than {self._classes} logits an image")
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if platform not in exported.platforms:
-            allowed = ", ".join(exported.platforms)
-            raise UserError(f"the program of width {width:g} is for {allowed}, not for {platform}")
+            raise UserError(f"{name} is for {', '.join(exported.platforms)}, not for {platform}")
 
 
 def _deserialised(width: float, data: bytes) -> jax.export.Exported:
@@ -103,6 +120,9 @@ def _deserialised(width: float, data: bytes) -> jax.export.Exported:
     # Whatever the parsers of a file from elsewhere raise.
     except Exception as error:
         raise UserError(
-            f"the program of width {width:g} cannot be read ({' '.join(str(error).split())[:120]}); it may need "
-            "a newer jax"
+            f"the program of width {width:g} cannot be read ({_told(error)}); it may need a newer jax"
         ) from None
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

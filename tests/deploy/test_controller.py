@@ -39,7 +39,8 @@ def test_a_slower_device_is_followed_without_overruns():
 
 
 def test_a_faster_device_runs_wider():
-    assert run(WidthController(MEASURED), 8.0, [0.7] * (PATIENCE + 1))[-1] == 1.0
+    widths = run(WidthController(MEASURED), 8.0, [0.7] * (PATIENCE + 1))
+    assert widths == [0.5] * PATIENCE + [1.0]
 
 
 def test_where_only_the_widest_is_slow_it_is_tried_ever_more_rarely():
