@@ -1,9 +1,7 @@
 """How long a forward pass takes on this machine: of every width, and of every layer run alone."""
 
 import math
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -12,30 +10,15 @@ import numpy as np
 
 from slimjax.analysis.machine import memory_bytes
 from slimjax.analysis.profile import profile_width
+from slimjax.analysis.timing import Latency, time_in_turns
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import LayerCall, Path, abstract_variables, trace_layers, variables_at
 
-WARM_UP_CALLS = 3
-
-Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], str, int], Iterable[Item]]
 """Passes items on while it shows how many are through: the items, what they are, and their number."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one call, over the repeats.
-
-    Attributes:
-      median_ms: the median.
-      p95_ms: the 95th percentile.
-    """
-
-    median_ms: float
-    p95_ms: float
 
 
 def measure_latency(
@@ -139,20 +122,6 @@ def check_weights_fit(model: SlimmableNetwork) -> None:
         )
 
 
-def time_in_turns(calls: Mapping[Key, Callable[[], Any]], repeats: int) -> dict[Key, Latency]:
-    """Times calls round by round, each once a round, until what it returns is computed; warms each up before."""
-    for call in calls.values():
-        for _ in range(WARM_UP_CALLS):
-            jax.block_until_ready(call())
-    times_ms: dict[Key, list[float]] = {key: [] for key in calls}
-    for _ in range(repeats):
-        for key, call in calls.items():
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            times_ms[key].append((time.perf_counter() - began) * 1e3)
-    return {key: _summary(times) for key, times in times_ms.items()}
-
-
 def random_variables(model: SlimmableNetwork) -> Any:
     """Variables like those of a new network, made without compiling its initialisation."""
     return _filled(abstract_variables(model))
@@ -189,11 +158,6 @@ def _filled(shapes: Any) -> Any:
 
 def _random(shape: Sequence[int]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
-
-
-def _summary(times_ms: list[float]) -> Latency:
-    median, p95 = np.percentile(times_ms, (50, 95))
-    return Latency(float(median), float(p95))
 
 
 def _memory_bytes() -> float:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slimjax.analysis.latency import Latency
 from slimjax.analysis.profile import WidthProfile
+from slimjax.analysis.timing import Latency
 
 
 @dataclass(frozen=True)

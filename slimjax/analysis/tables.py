@@ -6,11 +6,11 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
-from slimjax.analysis.latency import Latency
 from slimjax.analysis.plan_report import LargestBatch, Pipeline, PlanReport
 from slimjax.analysis.profile import profile_model
 from slimjax.analysis.profile_report import ProfileReport, shape_text
 from slimjax.analysis.program_costs import StepCost
+from slimjax.analysis.timing import Latency
 from slimjax.deploy.bundle import Manifest, width_key
 from slimjax.models.network import SlimmableNetwork
 from slimjax.tasks.task import Figures

@@ -14,35 +14,22 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from slimjax.analysis.timing import Latency, time_in_turns
 from slimjax.deploy.bundle import Manifest, read_manifest, read_weights, width_key
 from slimjax.deploy.controller import ControllerReport, WidthController
 from slimjax.deploy.stablehlo import StableHloPrograms
 from slimjax.errors import UserError
 
-_WARM_UP_CALLS = 3
-
-Latencies: TypeAlias = "dict[int, dict[float, MeasuredLatency]]"
+Latencies: TypeAlias = dict[int, dict[float, Latency]]
 """By batch size and width."""
-
-
-@dataclass(frozen=True)
-class MeasuredLatency:
-    """Of one call, over several.
-
-    Attributes:
-      median_ms: the median.
-      p95_ms: the 95th percentile.
-    """
-
-    median_ms: float
-    p95_ms: float
 
 
 class SlimmableRuntime:
@@ -175,17 +162,7 @@ class SlimmableRuntime:
             raise UserError(f"batch_sizes={batch_sizes} and repeats={repeats} have to be at least 1 each")
         for batch_size in batch_sizes:
             images = np.zeros((batch_size, *self.input_shape[1:]), self.manifest.input.dtype)
-            times: dict[float, list[float]] = {width: [] for width in self.widths}
-            for number in range(-_WARM_UP_CALLS, repeats):
-                for width, taken in times.items():
-                    began = time.perf_counter()
-                    self._programs(width, images)
-                    if number >= 0:
-                        taken.append((time.perf_counter() - began) * 1e3)
-            measured = {
-                width: MeasuredLatency(float(np.median(taken)), float(np.quantile(taken, 0.95)))
-                for width, taken in times.items()
-            }
+            measured = time_in_turns({width: partial(self._programs, width, images) for width in self.widths}, repeats)
             with self._lock:
                 self._latencies[batch_size] = measured
                 self._controllers.pop(batch_size, None)
@@ -278,7 +255,7 @@ class SlimmableRuntime:
         try:
             latencies = {
                 int(batch_size): {
-                    width: MeasuredLatency(**{key: float(ms) for key, ms in of_batch[width_key(width)].items()})
+                    width: Latency(**{key: float(ms) for key, ms in of_batch[width_key(width)].items()})
                     for width in self.widths
                 }
                 for batch_size, of_batch in of_device.items()

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from slimjax import UserError, create_model
-from slimjax.analysis.latency import (
-    WARM_UP_CALLS,
-    Latency,
-    measure_latency,
-    measure_layer_latency,
-    random_variables,
-    time_in_turns,
-)
+from slimjax.analysis.latency import measure_latency, measure_layer_latency, random_variables
 from slimjax.analysis.profile import profile_model
+from slimjax.analysis.timing import WARM_UP_CALLS, Latency, time_in_turns
 from slimjax.nn import WidthPlan
 from slimjax.nn.tracing import trace_layers, variables_at
 
