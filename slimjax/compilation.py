@@ -8,12 +8,15 @@ Key = TypeVar("Key")
 Program = TypeVar("Program")
 
 
-def compiler_options(platform: str) -> dict[str, bool] | None:
+def compiler_options(platform: str) -> dict[str, bool | int] | None:
     """Options for `jax.jit` under which slimjax's networks run best on a platform.
 
-    XLA:CPU's default scheduler, made for concurrency, keeps far more temporaries alive than its older one.
+    XLA:CPU's default scheduler, made for concurrency, keeps far more temporaries alive than its older one. And it uses
+    half of an AVX-512 register unless it is told otherwise, with which steps take 1 to 6 % longer.
     """
-    return {"xla_cpu_enable_concurrency_optimized_scheduler": False} if platform == "cpu" else None
+    if platform != "cpu":
+        return None
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False, "xla_cpu_prefer_vector_width": 512}
 
 
 def compile_all(platform: str, compiled: Callable[[Key], Program], keys: Iterable[Key]) -> dict[Key, Program]:
