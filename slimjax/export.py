@@ -18,16 +18,16 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from slimjax import cli
+from slimjax.deploy.formats import FORMATS, check_formats
 from slimjax.errors import UserError
 from slimjax.paths import check_writable, folder_path
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
     from slimjax.deploy.bundle import Manifest
-    from slimjax.deploy.exporting import Trained
+    from slimjax.deploy.source import Trained
     from slimjax.training.progress import Progress
 
-FORMATS = ("stablehlo",)
 INPUTS = ("float32", "uint8")
 
 _CHECK_IMAGES = 64
@@ -49,10 +49,7 @@ def main() -> int:
         raise UserError("--output is missing; give a folder for the bundle, such as --output=bundle")
     if cli.config_is_given():
         raise UserError("--config is not for exporting: a trained run brings its own configuration; leave it out")
-    if unknown := [name for name in _FORMATS.value if name not in FORMATS]:
-        raise UserError(f"--formats={','.join(unknown)} is unknown; choose among {', '.join(FORMATS)}")
-    if not _FORMATS.value:
-        raise UserError(f"--formats= names none; choose among {', '.join(FORMATS)}")
+    check_formats(_FORMATS.value)
     asked_for = _asked_for()
     output = Path(_OUTPUT.value).expanduser()
     if os.path.lexists(output):
@@ -68,7 +65,7 @@ def main() -> int:
 
     with Progress() as progress:
         trained = _trained(config, workdir, progress)
-        manifest = export_bundle(trained, output, asked_for or trained.model.widths, progress)
+        manifest = export_bundle(trained, output, asked_for or trained.model.widths, progress, _FORMATS.value)
     _print(manifest, output)
     return 0
 
@@ -86,7 +83,7 @@ def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "
     import numpy as np
 
     from slimjax.deploy.bundle import InputEntry
-    from slimjax.deploy.exporting import Trained
+    from slimjax.deploy.source import Trained
     from slimjax.tasks.classification.data import colours
     from slimjax.tasks.classification.task import ClassificationTask
     from slimjax.training.evaluation import Evaluator

@@ -23,7 +23,7 @@ MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 
 _LARGEST_MANIFEST = 2**24
 _COLOURS = 3
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,8 @@ class ProgramEntry:
 
     Attributes:
       file: of the bundle.
-      tensors: names of the weights that it takes, in the order in which it takes them, before the images.
+      tensors: names of the weights that it takes, in the order in which it takes them, before the images; none where
+        the file has its own.
       check: see Check.
     """
 
@@ -268,8 +269,6 @@ def _check_consistent(manifest: Manifest) -> None:
         if programs.keys() != keys:
             raise _UnfitError(f"{name} has programs of the widths {sorted(programs)}, not of {sorted(keys)}")
         for program in programs.values():
-            if not program.tensors:
-                raise _UnfitError(f"{program.file!r} takes no tensors")
             if program.file not in manifest.files:
                 raise _UnfitError(f"{name} has a program in {program.file!r}, which is not among the files")
             if unknown := next((tensor for tensor in program.tensors if tensor not in manifest.tensors), None):

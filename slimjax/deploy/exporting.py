@@ -1,23 +1,17 @@
-"""Makes bundles: folds the batch norms, writes weights and programs, and compares each program with the network."""
+"""Makes bundles: writes weights and programs, and compares each program with the network."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.analysis.profile import profile_model
 from slimjax.deploy.bundle import (
     WEIGHTS,
     Check,
-    InputEntry,
     Manifest,
     ProgramEntry,
     TensorEntry,
@@ -27,58 +21,31 @@ from slimjax.deploy.bundle import (
     width_key,
     write_manifest,
 )
-from slimjax.deploy.folding import fold_batch_norm
-from slimjax.deploy.stablehlo import StableHloPrograms, export_program
+from slimjax.deploy.formats import FORMATS, Written, write_format
+from slimjax.deploy.source import Source, Trained
 from slimjax.errors import UserError
-from slimjax.models.network import SlimmableNetwork
-from slimjax.nn.tracing import variables_at
 from slimjax.training.progress import Progress
 from slimjax.versions import package_versions
 
-TOLERANCE = 1e-4
-"""Largest difference of a logit that float32 programs may have, over the largest logit."""
 
-_WHITE = 255.0
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network to export.
-
-    Attributes:
-      name: of the model.
-      model: the network, all of its widths.
-      variables: as it was trained.
-      class_names: in the order of the logits; empty if unknown.
-      input: of the programs.
-      figures: measured, of every width; empty if unknown.
-      images: of the evaluation split, normalised, [count, height, width, 3] float32, on which programs are checked.
-    """
-
-    name: str
-    model: SlimmableNetwork
-    variables: Any
-    class_names: tuple[str, ...]
-    input: InputEntry
-    figures: Mapping[float, dict[str, float]]
-    images: np.ndarray
-
-
-def export_bundle(trained: Trained, output: Path, widths: Sequence[float], progress: Progress) -> Manifest:
-    """Writes a bundle of StableHLO programs.
+def export_bundle(
+    trained: Trained, output: Path, widths: Sequence[float], progress: Progress, formats: Sequence[str] = ("stablehlo",)
+) -> Manifest:
+    """Writes a bundle.
 
     Args:
       trained: what to export.
       output: the bundle's folder, which must not be there yet.
       widths: of the network's, which the bundle is to have.
       progress: told of each width.
+      formats: of the programs.
 
     Returns:
       The bundle's manifest.
 
     Raises:
-      UserError: if the folder is there, a width is not the network's, or a program differs from the network beyond
-        TOLERANCE; nothing but the folders above it is left behind then.
+      UserError: if the folder is there, a width is not the network's, or a program differs from the network beyond its
+        format's tolerance; nothing but the folders above it is left behind then.
     """
     if os.path.lexists(output):
         raise UserError(f"{output} is there already; give a new folder to --output, or remove it")
@@ -86,7 +53,7 @@ def export_bundle(trained: Trained, output: Path, widths: Sequence[float], progr
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _write(trained, folder, widths, progress)
+        manifest = _write(Source(trained, widths), folder, formats, progress)
         # As whoever runs it will read it.
         read_manifest(folder)
         folder.chmod(0o755)
@@ -96,22 +63,17 @@ def export_bundle(trained: Trained, output: Path, widths: Sequence[float], progr
     return manifest
 
 
-def _write(trained: Trained, folder: Path, widths: Sequence[float], progress: Progress) -> Manifest:
+def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progress) -> Manifest:
     from safetensors.numpy import save_file
 
-    folded, own = fold_batch_norm(trained.model, trained.variables)
-    arguments = {width: _tensors_read(folded, own, width) for width in widths}
-    tensors = {name: tensor for of_width in arguments.values() for name, tensor in of_width.items()}
+    trained = source.trained
+    tensors = {name: tensor for width in source.widths for name, tensor in source.tensors(width).items()}
     save_file(tensors, folder / WEIGHTS)
-    (folder / "stablehlo").mkdir()
-    entries = {}
-    for width in widths:
-        with progress.announced(f"width {width:g}: StableHLO"):
-            program = _program(trained, folded, width, arguments[width])
-            file = f"stablehlo/width_{width_key(width)}.bin"
-            (folder / file).write_bytes(program)
-            check = _checked(trained, width, program, arguments[width])
-            entries[width_key(width)] = ProgramEntry(file, tuple(arguments[width]), check)
+    programs = {}
+    for name in dict.fromkeys(formats):
+        with progress.announced(f"writing {name}"):
+            for written in write_format(name, source, folder):
+                programs[written.name] = _entries(source, written, progress)
     rows = {row.width: row for row in profile_model(trained.model, trained.input.image_size)}
     plans = {plan.width: dict(plan.features) for plan in trained.model.resolved_plans()}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -122,61 +84,37 @@ def _write(trained: Trained, folder: Path, widths: Sequence[float], progress: Pr
         input=trained.input,
         widths=tuple(
             WidthEntry(width, plans[width], rows[width].params, rows[width].macs, trained.figures.get(width, {}))
-            for width in widths
+            for width in source.widths
         ),
         tensors={name: TensorEntry(tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()},
-        programs={"stablehlo": entries},
+        programs=programs,
         files={path.relative_to(folder).as_posix(): file_entry(path) for path in files},
-        versions=package_versions("safetensors"),
+        versions=package_versions("safetensors", *(package for name in formats for package in FORMATS[name].packages)),
     )
     write_manifest(folder, manifest)
     return manifest
 
 
-def _tensors_read(folded: SlimmableNetwork, own: Any, width: float) -> dict[str, np.ndarray]:
-    """The folded network's arrays that a width reads, by names such as `stem/conv/kernel`."""
-    read = flatten_dict(variables_at(folded, own, width)["params"])
-    return {"/".join(path): np.asarray(array) for path, array in sorted(read.items())}
+def _entries(source: Source, written: Written, progress: Progress) -> dict[str, ProgramEntry]:
+    """The manifest's entries of programs that were written, each compared with the network."""
+    entries = {}
+    for width in source.widths:
+        with progress.announced(f"comparing {written.name} at width {width:g}"):
+            check = _checked(source, written, width)
+            entries[width_key(width)] = ProgramEntry(written.files[width], written.tensors.get(width, ()), check)
+    return entries
 
 
-def _program(trained: Trained, folded: SlimmableNetwork, width: float, tensors: Mapping[str, np.ndarray]) -> bytes:
-    paths = [tuple(name.split("/")) for name in tensors]
-    prepare = _preparation(trained.input)
-
-    def forward(weights: tuple[jax.Array, ...], images: jax.Array) -> Any:
-        params = unflatten_dict(dict(zip(paths, weights, strict=True)))
-        return folded.apply({"params": params}, prepare(images), width=width)
-
-    size = trained.input.image_size
-    return export_program(forward, list(tensors.values()), (size, size, 3), trained.input.dtype)
-
-
-def _preparation(entry: InputEntry) -> Callable[[jax.Array], jax.Array]:
-    """What a program does to its images before the network sees them."""
-    if entry.dtype == "float32":
-        return lambda images: images
-    mean, stddev = np.asarray(entry.mean, np.float32), np.asarray(entry.stddev, np.float32)
-    return lambda images: (images.astype(jnp.float32) / _WHITE - mean) / stddev
-
-
-def _checked(trained: Trained, width: float, program: bytes, tensors: Mapping[str, np.ndarray]) -> Check:
-    """Runs a program as the runtime does, on real images, and the network as it was trained."""
-    size, images = trained.input.image_size, trained.images
-    given = images
-    if trained.input.dtype == "uint8":
-        colours = np.rint((images * trained.input.stddev + trained.input.mean) * _WHITE)
-        given = np.clip(colours, 0, _WHITE).astype(np.uint8)
-        images = np.asarray(_preparation(trained.input)(jnp.asarray(given)))
-    shape, classes = (size, size, 3), trained.model.num_classes
-    programs = StableHloPrograms({width: program}, tensors, {width: list(tensors)}, shape, given.dtype, classes)
-    logits = programs(width, given)
-    network = jax.jit(lambda variables, images: trained.model.apply(variables, images, width=width))
-    expected = np.asarray(network(trained.variables, images))
+def _checked(source: Source, written: Written, width: float) -> Check:
+    """Runs a program as it was written, on real images, against the network as it was trained."""
+    logits, expected = written.run(width, source.images), source.logits(width)
     difference = float(np.abs(logits - expected).max() / np.abs(expected).max())
     agreement = float(np.mean(logits.argmax(-1) == expected.argmax(-1)))
-    if not difference <= TOLERANCE:
+    allowed = written.tolerance
+    if not (difference <= allowed.difference and agreement >= allowed.agreement):
         raise UserError(
-            f"the program of width {width:g} differs from the network by {difference:.1e} of the largest logit, "
-            f"beyond {TOLERANCE:.0e}; nothing was exported"
+            f"the {written.name} program of width {width:g} differs from the network by {difference:.1e} of the "
+            f"largest logit and agrees on {agreement:.1%} of {len(expected)} images; {allowed.difference:.0e} and "
+            f"{allowed.agreement:.0%} are allowed; nothing was exported"
         )
-    return Check(len(images), difference, agreement)
+    return Check(len(expected), difference, agreement)

@@ -23,9 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from slimjax.analysis.timing import Latency, time_in_turns
-from slimjax.deploy.bundle import Manifest, read_manifest, read_weights, width_key
+from slimjax.deploy.backends import Programs, load_programs
+from slimjax.deploy.bundle import Manifest, read_manifest, width_key
 from slimjax.deploy.controller import ControllerReport, WidthController
-from slimjax.deploy.stablehlo import StableHloPrograms
 from slimjax.errors import UserError
 
 Latencies: TypeAlias = dict[int, dict[float, Latency]]
@@ -35,7 +35,7 @@ Latencies: TypeAlias = dict[int, dict[float, Latency]]
 class SlimmableRuntime:
     """A network of a bundle, its weights on a device once, its width chosen by every call. Threads may share it."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, programs: StableHloPrograms) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, programs: Programs) -> None:
         """Puts together what `load` has read."""
         self.manifest = manifest
         self._bundle, self._programs = bundle, programs
@@ -45,31 +45,29 @@ class SlimmableRuntime:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="slimjax-runtime")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "SlimmableRuntime":
-        """Reads a bundle, every file of it checked, and puts the weights on JAX's default device.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str = "jax",
+        program: str | None = None,
+        threads: int | None = None,
+    ) -> "SlimmableRuntime":
+        """Reads a bundle, every file of it checked, and loads its programs.
 
         Args:
           path: the bundle's folder.
+          backend: `jax`, which puts the weights on JAX's default device.
+          program: of those in the bundle that the back end runs; its usual one by default.
+          threads: that a call may use; the back end's own choice by default.
 
         Raises:
-          UserError: if it is no bundle, incomplete, altered or of a newer format; the file is named.
+          UserError: if it is no bundle, incomplete, altered or of a newer format, in which case the file is named; or
+            if it has nothing for the back end, or that is not installed.
         """
         bundle = Path(path).expanduser().absolute()
         manifest = read_manifest(bundle)
-        entries = manifest.programs.get("stablehlo")
-        if entries is None:
-            raise UserError(f"{bundle} has no programs for jax; export it with --formats=stablehlo")
-        by_width = {entry.width: entries[width_key(entry.width)] for entry in manifest.widths}
-        size = manifest.input.image_size
-        programs = StableHloPrograms(
-            {width: (bundle / entry.file).read_bytes() for width, entry in by_width.items()},
-            read_weights(bundle, manifest),
-            {width: entry.tensors for width, entry in by_width.items()},
-            (size, size, 3),
-            manifest.input.dtype,
-            manifest.num_classes,
-        )
-        return cls(bundle, manifest, programs)
+        return cls(bundle, manifest, load_programs(backend, bundle, manifest, program, threads))
 
     @property
     def widths(self) -> tuple[float, ...]:

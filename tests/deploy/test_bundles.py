@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 from sklearn.datasets import load_digits
 
-import slimjax.deploy.exporting as exporting
 from slimjax import SlimmableRuntime, UserError, fold_batch_norm, profile_model
 from slimjax.deploy.bundle import InputEntry, read_manifest, read_weights
-from slimjax.deploy.exporting import Trained, export_bundle
+from slimjax.deploy.exporting import export_bundle
+from slimjax.deploy.formats import Tolerance, Written, stablehlo
+from slimjax.deploy.source import Trained
 from slimjax.training.progress import Progress
 
 WIDTHS = (0.35, 0.5, 1.0)
@@ -214,8 +216,8 @@ def test_what_is_beyond_tolerance_or_there_already_leaves_nothing_behind(trained
         export_bundle(trained, tmp_path / "there", WIDTHS, QUIET)
     with pytest.raises(UserError, match=r"width=0\.4 is not one of this model's widths"):
         export_bundle(trained, tmp_path / "new", (0.4,), QUIET)
-    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
-    with pytest.raises(UserError, match=r"the program of width 0\.35 differs from the network by"):
+    monkeypatch.setattr(stablehlo, "Written", partial(Written, tolerance=Tolerance(0.0, 0.0)))
+    with pytest.raises(UserError, match=r"the stablehlo program of width 0\.35 differs from the network by"):
         export_bundle(trained, tmp_path / "new", WIDTHS, QUIET)
     assert os.listdir(tmp_path) == ["there"]
 

@@ -1,0 +1,133 @@
+"""Runs StableHLO programs with jax."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from slimjax.analysis.machine import processor_name
+from slimjax.compilation import compiler_options
+from slimjax.deploy.bundle import Manifest, read_weights, width_key
+from slimjax.errors import UserError
+
+
+def load(bundle: Path, manifest: Manifest, program: str, threads: int | None) -> "StableHloPrograms":
+    """See `slimjax.deploy.backends`."""
+    if threads is not None:
+        raise UserError(
+            f"threads={threads} cannot be set for jax, which takes all cores that the process may use; start Python "
+            f"with taskset on as many, or take another backend"
+        )
+    by_width = {entry.width: manifest.programs[program][width_key(entry.width)] for entry in manifest.widths}
+    size = manifest.input.image_size
+    return StableHloPrograms(
+        {width: (bundle / entry.file).read_bytes() for width, entry in by_width.items()},
+        read_weights(bundle, manifest),
+        {width: entry.tensors for width, entry in by_width.items()},
+        (size, size, 3),
+        manifest.input.dtype,
+        manifest.num_classes,
+    )
+
+
+class StableHloPrograms:
+    """Programs of several widths over one copy of the weights on a device; threads may share it."""
+
+    def __init__(
+        self,
+        programs: Mapping[float, bytes],
+        tensors: Mapping[str, np.ndarray],
+        arguments: Mapping[float, Sequence[str]],
+        image_shape: Sequence[int],
+        dtype: Any,
+        num_classes: int,
+    ) -> None:
+        """Reads the programs and puts the weights on JAX's default device; nothing is compiled yet.
+
+        Args:
+          programs: serialised, by width.
+          tensors: the weights by name.
+          arguments: names of the tensors that a width's program takes, in its order.
+          image_shape: [height, width, 3].
+          dtype: of the images.
+          num_classes: logits of an image.
+
+        Raises:
+          UserError: if a program cannot be read, or takes other arguments or another platform than this one.
+        """
+        self._image_shape, self._dtype, self._classes = tuple(image_shape), np.dtype(dtype), num_classes
+        self._exported = {width: _deserialised(width, data) for width, data in programs.items()}
+        for width, exported in self._exported.items():
+            shapes = [(tensors[name].shape, tensors[name].dtype) for name in arguments[width]]
+            self._check_arguments(width, exported, shapes)
+        on_device = {name: jax.device_put(tensor) for name, tensor in tensors.items()}
+        self._weights = {width: tuple(on_device[name] for name in names) for width, names in arguments.items()}
+        self._compiled: dict[tuple[float, int], jax.stages.Compiled] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
+        """Logits [batch, classes] of images [batch, height, width, 3]; compiles where such a batch comes first."""
+        compiled = self._compiled.get((width, len(images))) or self._compile(width, len(images))
+        return np.array(compiled(self._weights[width], images))
+
+    def warm_up(self, width: float, batch_size: int) -> None:
+        """Compiles what a batch of this size takes at a width, and runs it once."""
+        self(width, np.zeros((batch_size, *self._image_shape), self._dtype))
+
+    def device(self) -> str:
+        """What it runs on, as measurements are filed."""
+        (device,) = next(iter(self._weights.values()))[0].devices()
+        # Every CPU calls itself by the same name.
+        kind = f"{processor_name()} x{os.cpu_count()}" if device.platform == "cpu" else device.device_kind
+        return f"{device.platform}:{kind}"
+
+    def _compile(self, width: float, batch_size: int) -> jax.stages.Compiled:
+        with self._lock:
+            if (width, batch_size) not in self._compiled:
+                # What jax.export hands back is compiled anew in every call, unless it is under a jit.
+                function = jax.jit(self._exported[width].call, compiler_options=compiler_options(jax.default_backend()))
+                images = jax.ShapeDtypeStruct((batch_size, *self._image_shape), self._dtype)
+                try:
+                    lowered = function.lower(self._weights[width], images)
+                except Exception as error:
+                    raise UserError(f"the program of width {width:g} is damaged ({_told(error)})") from None
+                self._compiled[width, batch_size] = lowered.compile()
+            return self._compiled[width, batch_size]
+
+    def _check_arguments(self, width: float, exported: jax.export.Exported, tensors: Sequence[tuple[Any, Any]]) -> None:
+        """UserError unless a program takes the weights and any number of images, here, and puts out their logits."""
+        name = f"the program of width {width:g}"
+        if not tensors:
+            raise UserError(f"{name} takes no weights; its manifest lists none")
+        structure: Any = jax.tree.structure(((tuple(range(len(tensors))), 0), {}))
+        if exported.in_tree != structure or [(aval.shape, aval.dtype) for aval in exported.in_avals[:-1]] != tensors:
+            raise UserError(f"{name} takes other arguments than the manifest says")
+        images = exported.in_avals[-1]
+        batch, *image_shape = images.shape
+        if isinstance(batch, int) or tuple(image_shape) != self._image_shape or images.dtype != self._dtype:
+            raise UserError(f"{name} takes other images than the manifest says")
+        outputs = [(aval.shape, aval.dtype) for aval in exported.out_avals]
+        if outputs != [((batch, self._classes), np.float32)]:
+            raise UserError(f"{name} puts out something else than {self._classes} logits an image")
+        platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+        if platform not in exported.platforms:
+            raise UserError(f"{name} is for {', '.join(exported.platforms)}, not for {platform}")
+
+
+def _deserialised(width: float, data: bytes) -> jax.export.Exported:
+    try:
+        return jax.export.deserialize(bytearray(data))
+    # Whatever the parsers of a file from elsewhere raise.
+    except Exception as error:
+        raise UserError(
+            f"the program of width {width:g} cannot be read ({_told(error)}); it may need a newer jax"
+        ) from None
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,109 @@
+"""What a bundle's programs are made from: a trained network, its batch norms folded, and images to compare on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from slimjax.deploy.bundle import InputEntry
+from slimjax.deploy.folding import fold_batch_norm
+from slimjax.deploy.subnets import Network
+from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.tracing import variables_at
+
+_WHITE = 255.0
+
+Forward: TypeAlias = Callable[[Any, jax.Array], jax.Array]
+"""From parameters, nested as the model has them, and images as programs take them, to logits [batch, classes]."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network to export.
+
+    Attributes:
+      name: of the model.
+      model: the network, all of its widths.
+      variables: as it was trained.
+      class_names: in the order of the logits; empty if unknown.
+      input: of the programs.
+      figures: measured, of every width; empty if unknown.
+      images: of the evaluation split, normalised, [count, height, width, 3] float32, on which programs are checked.
+    """
+
+    name: str
+    model: SlimmableNetwork
+    variables: Any
+    class_names: tuple[str, ...]
+    input: InputEntry
+    figures: Mapping[float, dict[str, float]]
+    images: np.ndarray
+
+
+class Source:
+    """A trained network as formats take it; the widths that a bundle is to have."""
+
+    def __init__(self, trained: Trained, widths: Sequence[float]) -> None:
+        """Folds the batch norms; `widths` are ascending."""
+        self.trained, self.widths = trained, tuple(widths)
+        self._logits: dict[float, np.ndarray] = {}
+
+    @cached_property
+    def folded(self) -> Network:
+        """All widths of the network over one set of kernels, see `fold_batch_norm`."""
+        return fold_batch_norm(self.trained.model, self.trained.variables)
+
+    def params(self, width: float) -> Any:
+        """The folded network's parameters that a width reads: kernels of the widest, scales and biases of its own."""
+        return variables_at(*self.folded, width)["params"]
+
+    def tensors(self, width: float) -> dict[str, np.ndarray]:
+        """As `params`, by names such as `stem/conv/kernel`."""
+        read = flatten_dict(self.params(width), sep="/")
+        return {name: np.asarray(array) for name, array in sorted(read.items())}
+
+    def forward(self, width: float) -> Forward:
+        """The folded network at a width, with what it does to images first."""
+        model = self.folded.model
+        return lambda params, images: model.apply({"params": params}, self.normalised(images), width=width)
+
+    def alone(self, width: float) -> tuple[Forward, Any]:
+        """A width as a network of its own, its scales in its kernels, and its parameters."""
+        model, variables = fold_batch_norm(self.trained.model, self.trained.variables, width)
+        return lambda params, images: model.apply({"params": params}, self.normalised(images)), variables["params"]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[height, width, 3]."""
+        size = self.trained.input.image_size
+        return (size, size, 3)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """To compare on, as programs take them: normalised float32 or uint8 colours."""
+        trained, entry = self.trained, self.trained.input
+        if entry.dtype == "float32":
+            return trained.images
+        colours = np.rint((trained.images * entry.stddev + entry.mean) * _WHITE)
+        return np.clip(colours, 0, _WHITE).astype(np.uint8)
+
+    def normalised(self, images: jax.Array) -> jax.Array:
+        """Images as the network takes them."""
+        entry = self.trained.input
+        if entry.dtype == "float32":
+            return images
+        mean, stddev = np.asarray(entry.mean, np.float32), np.asarray(entry.stddev, np.float32)
+        return (images.astype(jnp.float32) / _WHITE - mean) / stddev
+
+    def logits(self, width: float) -> np.ndarray:
+        """What the network as it was trained computes for the images."""
+        if width not in self._logits:
+            model, images = self.trained.model, self.normalised(jnp.asarray(self.images))
+            network = jax.jit(lambda variables, images: model.apply(variables, images, width=width))
+            self._logits[width] = np.asarray(network(self.trained.variables, images))
+        return self._logits[width]
