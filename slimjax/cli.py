@@ -15,19 +15,23 @@ from slimjax.configuration import check_keys, config_of_run, known_keys, let_ove
 from slimjax.errors import INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
 
 
-def run(main: Callable[[], int], default_config: str | None = None) -> NoReturn:
+def run(main: Callable[..., int], default_config: str | None = None, operand: str | None = None) -> NoReturn:
     """Parses the flags and runs a command; a UserError becomes one line on stderr and exit code 2.
 
     Args:
-      main: the command; returns the exit code.
+      main: the command, which takes the operand if there is one; returns the exit code.
       default_config: the configuration file where --config is not given; None for a command that has no --config.
+      operand: what the command needs beside its flags, such as `BUNDLE`.
     """
+    expected = 1 if operand else 0
 
     def guarded(argv: Sequence[str]) -> int:
-        if len(argv) > 1:
-            return _fail(f"{argv[1]!r} is not a flag; flags begin with --, see --help")
+        if len(argv) - 1 < expected:
+            return _fail(f"{operand} is missing; give it behind the command, see --help")
+        if len(argv) - 1 > expected:
+            return _fail(f"{argv[1 + expected]!r} is not a flag; flags begin with --, see --help")
         try:
-            return main()
+            return main(*argv[1:])
         except UserError as error:
             return _fail(str(error))
         except KeyboardInterrupt:
@@ -46,6 +50,17 @@ def use_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "slimjax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def positive_integers(name: str, values: Sequence[str]) -> list[int]:
+    """The numbers of a list flag, each once; UserError unless all are at least 1."""
+    try:
+        numbers = [int(value) for value in values]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"--{name}={','.join(values)} has to be numbers of at least 1, such as 1,8")
+    return list(dict.fromkeys(numbers))
 
 
 def num_classes(config: ConfigDict, given: int | None) -> int:

@@ -52,7 +52,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than pri
 
 def main() -> int:
     """Counts, measures and prints what the flags ask for; returns the exit code."""
-    batch_sizes = _batch_sizes() if _LATENCY.value else []
+    batch_sizes = cli.positive_integers("batch_sizes", _BATCH_SIZES.value) if _LATENCY.value else []
     if _OUTPUT.value:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
     if _WORKDIR.value and cli.config_is_given():
@@ -66,16 +66,6 @@ def main() -> int:
     image_size = config.dataset.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
     _print(_report(config, _model(config, image_size, batch_sizes), image_size, batch_sizes))
     return 0
-
-
-def _batch_sizes() -> list[int]:
-    try:
-        sizes = [int(size) for size in _BATCH_SIZES.value]
-    except ValueError:
-        sizes = []
-    if not sizes or min(sizes) < 1:
-        raise UserError(f"--batch_sizes={','.join(_BATCH_SIZES.value)} has to be numbers of at least 1, such as 1,8")
-    return list(dict.fromkeys(sizes))
 
 
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":

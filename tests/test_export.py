@@ -87,3 +87,59 @@ def test_what_is_there_already_is_left_alone(exported, workdir, run_program, ass
     assert_refused(result, "--widths=0.3 is not one of this network's widths (0.25, 1.0)")
     assert (exported[1] / "manifest.json").read_bytes() == before
     assert Checkpoints(workdir).steps()
+
+
+@pytest.fixture
+def benchmark(exported, run_program):
+    """Runs the benchmark of the bundle."""
+    return lambda *arguments: run_program(exported[1], *arguments, module="slimjax.benchmark")
+
+
+def test_every_width_and_batch_size_of_a_bundle_is_timed(benchmark, exported, tmp_path):
+    output, plot = tmp_path / "timings.json", tmp_path / "plot.svg"
+    options = ("--backends=jax", "--batch_sizes=1,4", "--threads=1", "--repeats=3", "--format=json")
+    code, out, err = benchmark(*options, f"--output={output}", f"--plot={plot}")
+    assert (code, out) == (0, ""), err
+    assert "jax stablehlo: 2 widths, batch 4" in err
+    report = json.loads(output.read_text())
+    assert (report["threads"], report["repeats"], report["machine"]["cores"]) == (1, 3, 1)
+    manifest = json.loads((exported[1] / "manifest.json").read_text())
+    errors = {entry["width"]: entry["figures"]["top1_error"] for entry in manifest["widths"]}
+    assert [(row["batch_size"], row["width"]) for row in report["timings"]] == [(1, 0.25), (1, 1), (4, 0.25), (4, 1)]
+    for row in report["timings"]:
+        assert row["top1_error"] == errors[row["width"]]
+        assert 0 < row["median_ms"] <= row["p95_ms"]
+        assert row["images_per_second"] == pytest.approx(row["batch_size"] / row["median_ms"] * 1e3)
+    drawn = plot.read_text()
+    assert all(f"<!-- {text} -->" in drawn for text in ("batch 1", "batch 4", "top-1 error, %", "0.25"))
+
+
+def test_timings_are_printed_as_a_table_or_csv(benchmark):
+    code, table, err = benchmark("--backends=jax", "--repeats=1")
+    assert code == 0, err
+    assert len(re.findall(r"│ jax +│ stablehlo │ +1 │ +(?:0\.25|1) │", table)) == 2
+    assert "ms: median and 95th percentile of 1 calls" in table
+    code, rows, err = benchmark("--backends=jax", "--repeats=1", "--format=csv")
+    assert code == 0, err
+    assert [row.split(",")[:4] for row in rows.splitlines()[1:]] == [
+        ["jax", "stablehlo", "1", "0.25"],
+        ["jax", "stablehlo", "1", "1.0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "BUNDLE is missing; give it behind the command"),
+        (["B", "C"], "'C' is not a flag; flags begin with --"),
+        (["/nowhere"], "/nowhere is no bundle: it has no manifest.json"),
+        (["B", "--batch_sizes=0"], "--batch_sizes=0 has to be numbers of at least 1"),
+        (["B", "--repeats=0"], "--repeats=0 has to be at least 1"),
+        (["B", "--backends=caffe"], "--backends=caffe is unknown; choose among jax"),
+        (["B", "--threads=1000"], "--threads=1000 has to be 1 to "),
+        (["B", "--plot=plot.txt"], "--plot=plot.txt has to end in one of .pdf, .png, .svg"),
+        (["B", "--output=/nowhere/file"], "--output=/nowhere/file cannot be written"),
+    ],
+)
+def test_mistakes_in_timing_a_bundle_are_told_in_one_line(run_program, assert_refused, arguments, message):
+    assert_refused(run_program(*arguments, module="slimjax.benchmark"), message)

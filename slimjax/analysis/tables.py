@@ -11,6 +11,7 @@ from slimjax.analysis.profile import profile_model
 from slimjax.analysis.profile_report import ProfileReport, shape_text
 from slimjax.analysis.program_costs import StepCost
 from slimjax.analysis.timing import Latency
+from slimjax.deploy.benchmarking import BenchmarkReport
 from slimjax.deploy.bundle import Manifest, width_key
 from slimjax.models.network import SlimmableNetwork
 from slimjax.tasks.task import Figures
@@ -42,6 +43,32 @@ def bundle_table(manifest: Manifest) -> Table:
             cells += [f"{check.largest_difference:.1e}", f"{check.agreement:.1%}"]
         table.add_row(f"{entry.width:g}", f"{entry.params:,}", _millions(entry.macs), *figures, *cells)
     return table
+
+
+def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
+    """A bundle's timings as people read them: a row for every width of every program, at every batch size."""
+    manifest, size = report.manifest, report.manifest.input.image_size
+    print(f"{manifest.model}: {manifest.num_classes} classes, {size}x{size} pixels, {manifest.input.dtype}", file=file)
+    names = list(manifest.widths[0].figures)
+    headers = ("back end", "program", "batch", "width", "MACs", *(name.replace("_", " ") for name in names))
+    table = _table(*headers, "ms", "p95 ms", "images/s", left=2)
+    for timing in report.timings:
+        entry, latency = report.width_of(timing), timing.latency
+        table.add_row(
+            timing.backend,
+            timing.program,
+            f"{timing.batch_size}",
+            f"{timing.width:g}",
+            _millions(entry.macs),
+            *(f"{entry.figures[name]:.2f}" for name in names),
+            f"{latency.median_ms:,.2f}",
+            f"{latency.p95_ms:,.2f}",
+            f"{timing.images_per_second:,.0f}",
+            end_section=entry.width == manifest.widths[-1].width,
+        )
+    print_table(table, file)
+    where = f"{report.machine['processor']}, {report.threads} threads"
+    print(f"ms: median and 95th percentile of {report.repeats} calls on {where}", file=file)
 
 
 def print_profile(report: ProfileReport, file: TextIO) -> None:

@@ -18,7 +18,7 @@ from slimjax.nn.tracing import variables_at
 
 _WHITE = 255.0
 
-Forward: TypeAlias = Callable[[Any, jax.Array], jax.Array]
+Forward: TypeAlias = Callable[[Any, jax.Array], Any]
 """From parameters, nested as the model has them, and images as programs take them, to logits [batch, classes]."""
 
 

@@ -1,0 +1,58 @@
+"""Plots of what was measured of bundles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from slimjax.deploy.benchmarking import BenchmarkReport, Timing
+
+ERROR = "top1_error"
+
+_LOGARITHMIC_FROM = 8
+"""Ratio of the slowest to the fastest latency of a panel."""
+
+
+def plot_error_over_latency(report: BenchmarkReport, path: Path) -> None:
+    """What a millisecond buys: for every program a curve through its widths; a panel for every batch size.
+
+    Args:
+      report: whose bundle has measured errors.
+      path: of the picture, whose ending says which kind.
+    """
+    batch_sizes = list(dict.fromkeys(timing.batch_size for timing in report.timings))
+    figure = Figure(figsize=(1 + 4.5 * len(batch_sizes), 4.2), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, len(batch_sizes), sharey=True, squeeze=False)[0]
+    for axes, batch_size in zip(panels, batch_sizes, strict=True):
+        _plot_batch_size(axes, report, [timing for timing in report.timings if timing.batch_size == batch_size])
+        axes.set_title(f"batch {batch_size}", fontsize="medium")
+    panels[0].set_ylabel("top-1 error, %")
+    panels[-1].legend(fontsize="small")
+    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+    figure.suptitle(f"{report.manifest.model} on {report.machine['processor']}, {threads}", fontsize="medium")
+    figure.savefig(path, dpi=150)
+
+
+def _plot_batch_size(axes: Axes, report: BenchmarkReport, timings: Sequence[Timing]) -> None:
+    for program in dict.fromkeys((timing.backend, timing.program) for timing in timings):
+        of_program = [timing for timing in timings if (timing.backend, timing.program) == program]
+        latencies = [timing.latency.median_ms for timing in of_program]
+        errors = [report.width_of(timing).figures[ERROR] for timing in of_program]
+        name = " ".join(dict.fromkeys((program[0], program[1].replace("_", " "))))
+        axes.plot(latencies, errors, "o-", markersize=4, label=name)
+        for timing, x, y in zip(of_program, latencies, errors, strict=True):
+            axes.annotate(
+                f"{timing.width:g}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize="x-small", color="0.3"
+            )
+    fastest, slowest = (limit(timing.latency.median_ms for timing in timings) for limit in (min, max))
+    if slowest > _LOGARITHMIC_FROM * fastest:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, 1.1 * slowest)
+    axes.set_xlabel("median latency, ms")
+    axes.grid(visible=True, which="both", alpha=0.2)
