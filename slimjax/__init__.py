@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slimjax.deploy.runtime import SlimmableRuntime
     from slimjax.deploy.subnets import extract_subnet
     from slimjax.errors import UserError
-    from slimjax.interop import load_torch_checkpoint
+    from slimjax.interop import load_torch_checkpoint, save_torch_checkpoint
     from slimjax.models import MODELS, create_model
 
 _MODULES = {
@@ -27,6 +27,7 @@ _MODULES = {
     "load_torch_checkpoint": "slimjax.interop",
     "measure_latency": "slimjax.analysis.latency",
     "profile_model": "slimjax.analysis.profile",
+    "save_torch_checkpoint": "slimjax.interop",
 }
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_torch_checkpoint",
     "measure_latency",
     "profile_model",
+    "save_torch_checkpoint",
 ]
 
 

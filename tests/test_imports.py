@@ -22,6 +22,16 @@ def test_help_and_mistakes_in_flags_do_not_wait_for_jax(run_program, module, arg
     assert not HEAVY.findall(err)
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"), [("--help", "--workdir"), ("--nonsense", "Unknown command line flag 'nonsense'")]
+)
+def test_neither_does_a_command_without_a_configuration(run_program, argument, message):
+    _, out, err = run_program(argument, module="slimjax.export_torch", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert message in out + err
+    assert re.search(r"\| +slimjax\.cli$", err, re.MULTILINE), "imports are listed"
+    assert not HEAVY.findall(err)
+
+
 def test_all_names_are_there():
     assert set(slimjax.__all__) <= set(dir(slimjax))
     assert slimjax.create_model is import_module("slimjax.models").create_model

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from slimjax.deploy.subnets import Network, checked_variables, extract_subnet, network_of
+from slimjax.deploy.subnets import Network, extract_subnet, network_of
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.batch_norm import SwitchableBatchNorm
 from slimjax.nn.folded import Folding
 from slimjax.nn.layers import SlimmableConv, SlimmableDepthwiseConv
-from slimjax.nn.tracing import LayerTrace, Path, abstract_variables, trace_layers
+from slimjax.nn.tracing import LayerTrace, Path, abstract_variables, checked_variables, trace_layers
 
 
 def fold_batch_norm(model: SlimmableNetwork, variables: Any, width: float | None = None) -> Network:

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
-from slimjax.nn.tracing import Path, abstract_variables, trace_layers
+from slimjax.nn.tracing import Path, checked_variables, trace_layers
 
 
 class Network(NamedTuple):
@@ -64,30 +63,3 @@ def network_of(model: SlimmableNetwork, arrays: Mapping[Path, np.ndarray]) -> Ne
     variables = unflatten_dict({path: jnp.asarray(array) for path, array in arrays.items()})
     checked_variables(model, variables)
     return Network(model, variables)
-
-
-def checked_variables(model: SlimmableNetwork, variables: Any) -> dict[Path, Any]:
-    """The variables by path, the collection first.
-
-    Raises:
-      UserError: if the model has others or of other shapes; it names the first of them.
-    """
-    remedy = "give the variables of this very model, or build it with the widths and options that they were made with"
-    if not isinstance(variables, Mapping):
-        raise UserError(f"variables are a {type(variables).__name__}, not a dictionary of collections; {remedy}")
-    given, expected = flatten_dict(variables), flatten_dict(abstract_variables(model))
-    if missing := [path for path in expected if path not in given]:
-        raise UserError(f"the variables lack {_named(missing)}, which the model has; {remedy}")
-    if unknown := [path for path in given if path not in expected]:
-        raise UserError(f"the variables have {_named(unknown)}, which the model does not; {remedy}")
-    for path, leaf in expected.items():
-        if np.shape(given[path]) != leaf.shape:
-            raise UserError(
-                f"{'/'.join(path)} has the shape {np.shape(given[path])}, the model's is {leaf.shape}; {remedy}"
-            )
-    return given
-
-
-def _named(paths: list[Path]) -> str:
-    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return "/".join(map(str, paths[0])) + others

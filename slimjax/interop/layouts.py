@@ -13,6 +13,8 @@ from slimjax.errors import UserError
 from slimjax.models import MobileNetV1, MobileNetV2, ResNet, ShuffleNet, SlimmableNetwork
 from slimjax.models.shufflenet import GROUPS
 
+LAYOUT_NAMES = ("slimmable", "torchvision")
+
 Blocks = Mapping[int, Collection[str]]
 """The names of every block's layers, by the block's number, which counts from 1."""
 
@@ -34,7 +36,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of one family in one kind of checkpoint.
+    """The layout of one family in one kind of checkpoint; the same table serves reading and writing.
 
     Attributes:
       layers: of a network whose blocks are given, in the order of the network.
@@ -47,6 +49,11 @@ class Layout:
     classifier: str
     marker: str
     slimmable: bool = True
+
+    @property
+    def name(self) -> str:
+        """As users ask for it, among LAYOUT_NAMES."""
+        return LAYOUT_NAMES[0 if self.slimmable else 1]
 
 
 def _pair(path: str, module: str, kernel: int = 0) -> Layer:
@@ -147,3 +154,20 @@ def layouts_of(model: SlimmableNetwork) -> tuple[Layout, ...]:
         known = ", ".join(family.__name__ for family in LAYOUTS)
         raise UserError(f"no PyTorch layout is known for {type(model).__name__}; known are those of {known}")
     return LAYOUTS[type(model)]
+
+
+def layout_of(model: SlimmableNetwork, name: str) -> Layout:
+    """The layout of the model's family of a name; UserError if there is none, or it cannot hold the model."""
+    layouts = {layout.name: layout for layout in layouts_of(model)}
+    if name not in layouts:
+        raise UserError(f"layout={name!r} is none of {type(model).__name__}'s; choose one of {', '.join(layouts)}")
+    if model.folding is not None:
+        raise UserError(
+            f"the network is folded (folding={model.folding!r}) and has no batch norms; give the trained one"
+        )
+    if not layouts[name].slimmable and model.widths != (1.0,):
+        raise UserError(
+            f"layout={name!r} is of plain networks of widths=(1.0,), but the model's widths are {model.widths}; take "
+            f"layout={LAYOUT_NAMES[0]!r}"
+        )
+    return layouts[name]

@@ -1,9 +1,12 @@
-"""Reading PyTorch's files: the one place that needs PyTorch. What they hold is untrusted input."""
+"""Reading and writing PyTorch's files: the one place that needs PyTorch. What is read is untrusted input."""
 
+import os
 import re
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +83,62 @@ def read_state_dict(path: str | Path) -> StateDict:
     return stored
 
 
+def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], wrapped: bool) -> None:
+    """Writes arrays as a PyTorch checkpoint, whole or not at all.
+
+    Args:
+      path: of the file, which must not be there, in a folder that is.
+      state: arrays by PyTorch's names.
+      wrapped: whether names get the prefix `module.` and the state_dict stands under `model`, or it stands bare.
+
+    Raises:
+      UserError: if PyTorch is not installed, or the file is there or cannot be written.
+    """
+    path = Path(path).expanduser()
+    torch = _pytorch(f"writing {path}")
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already; give a new file, or remove it")
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+    content = {"model": {f"{WRAPPER}{name}": tensor for name, tensor in tensors.items()}} if wrapped else tensors
+    try:
+        _write_whole(path, partial(torch.save, content))
+    # PyTorch raises RuntimeError where its own writer fails.
+    except (OSError, RuntimeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0][:120]
+        raise UserError(
+            f"{path} cannot be written ({reason}); give a file in a folder that is there and yours"
+        ) from None
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes a file beside its place and renames it there."""
+    handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(unfinished))
+        os.chmod(unfinished, 0o644)
+        os.rename(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def _pytorch(purpose: str) -> Any:
+    """The module `torch`; UserError, with the remedy, if it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{purpose} needs PyTorch, which is not installed; run: pip install 'slimjax[torch]'") from None
+    return torch
+
+
 def shortened(name: str) -> str:
     """A name of the file for a message, which no name makes long."""
     return name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}..."
 
 
 def _load(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(
-            f"reading {path} needs PyTorch, which is not installed; run: pip install 'slimjax[torch]'"
-        ) from None
+    torch = _pytorch(f"reading {path}")
     try:
         # PyTorch warns of kinds of tensors that are refused below.
         with warnings.catch_warnings(action="ignore"):

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints of slimmable networks, and torchvision's of plain ones, as variables of a model."""
+"""PyTorch checkpoints of slimmable networks, and torchvision's of plain ones, as variables of a model, and back."""
 
 import math
 import re
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from slimjax.errors import UserError
-from slimjax.interop.assignments import COUNTER, Assignment, assignments_of, norms_of
-from slimjax.interop.layouts import LAYOUTS, Layout, layouts_of
-from slimjax.interop.state_dicts import StateDict, read_state_dict, shortened
+from slimjax.interop.assignments import Assignment, assignments_of, counters_of, norms_of
+from slimjax.interop.layouts import LAYOUTS, Layout, layout_of, layouts_of
+from slimjax.interop.state_dicts import StateDict, read_state_dict, shortened, write_state_dict
 from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.tracing import checked_variables
 
 HANDFUL = 4
 """How many entries of a kind a message names."""
@@ -38,6 +40,57 @@ def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str
         missing, unexpected or of another shape are named.
     """
     return variables_of(model, read_state_dict(path), source=str(path))
+
+
+def save_torch_checkpoint(model: SlimmableNetwork, variables: Any, path: str | Path, layout: str = "slimmable") -> None:
+    """Variables of a model as a PyTorch checkpoint: what `load_torch_checkpoint` reads back bit for bit.
+
+    Names, shapes and order are those of the public checkpoints. Running variances are written as they stand, although
+    ours are biased: a network loaded in PyTorch gives the same logits. `num_batches_tracked`, which PyTorch asks for
+    and nothing here counts, is 0; it matters only to a batch norm of momentum=None.
+
+    Args:
+      model: the network.
+      variables: its variables, concrete arrays.
+      path: of the file, in a folder that is there; no file may be.
+      layout: `slimmable`: names begin with `module.` and stand in a dict under `model`, as the existing PyTorch code
+        loads them. `torchvision`: a bare state_dict of MobileNet v2 or a ResNet of widths=(1.0,).
+
+    Raises:
+      UserError: if PyTorch is not installed, the variables are not the model's, the layout cannot hold the model (such
+        as a folded one), or the file is there or cannot be written; nothing is left behind then.
+    """
+    chosen = layout_of(model, layout)
+    write_state_dict(path, state_of(model, variables, chosen), wrapped=chosen.slimmable)
+
+
+def state_of(model: SlimmableNetwork, variables: Any, layout: Layout) -> dict[str, np.ndarray]:
+    """Entries of a state_dict, in PyTorch's order: what `variables_of` turns back into the same variables.
+
+    Args:
+      model: the network.
+      variables: its variables, concrete arrays.
+      layout: of the model's family.
+
+    Returns:
+      Arrays by PyTorch's names, float32, and int64 scalars for the counters of batch norms.
+
+    Raises:
+      UserError: if the variables are not the model's.
+    """
+    stored = checked_variables(model, variables)
+    state: dict[str, np.ndarray] = {}
+    assignments = assignments_of(model, layout)
+    for assignment in assignments:
+        state |= assignment.split(stored[assignment.path])
+    state |= {counter: np.zeros((), np.int64) for counter in counters_of(assignments)}
+    # Modules as they first come, each with all of its entries: some code goes by the order instead of the names.
+    places = {module: place for place, module in enumerate(dict.fromkeys(map(_module, state)))}
+    return dict(sorted(state.items(), key=lambda entry: places[_module(entry[0])]))
+
+
+def _module(entry: str) -> str:
+    return entry.rpartition(".")[0]
 
 
 def variables_of(model: SlimmableNetwork, state: StateDict, source: str) -> dict[str, Any]:
@@ -110,7 +163,7 @@ def _check_switches(model: SlimmableNetwork, layout: Layout, state: StateDict, s
 def _check_entries(model: SlimmableNetwork, assignments: Sequence[Assignment], state: StateDict, source: str) -> None:
     """UserError that names what is missing, unexpected and of another shape."""
     shapes = {entry: assignment.entry_shape for assignment in assignments for entry in assignment.entries}
-    counters = {f"{name.removesuffix('.running_var')}.{COUNTER}" for name in shapes if name.endswith(".running_var")}
+    counters = set(counters_of(assignments))
     missing = [name for name in shapes if name not in state]
     unexpected = [name for name in state if name not in shapes and name not in counters]
     misshaped = [

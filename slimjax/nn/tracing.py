@@ -1,5 +1,6 @@
 """What every layer of a network reads and costs at a width, found by following one abstract call."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -8,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
+from slimjax.errors import UserError
 from slimjax.nn.layers import SlimmableLayer, Variable, read_variable
 
 Path = tuple[str, ...]
@@ -91,6 +94,28 @@ class LayerTrace:
 def abstract_variables(model: nn.Module) -> Any:
     """Shapes and dtypes of all variables of an image network, whose kernels do not depend on the image's size."""
     return jax.eval_shape(model.init, jax.random.key(0), _images(32))
+
+
+def checked_variables(model: nn.Module, variables: Any) -> dict[Path, Any]:
+    """The variables by path, the collection first.
+
+    Raises:
+      UserError: if the model has others or of other shapes; it names the first of them.
+    """
+    remedy = "give the variables of this very model, or build it with the widths and options that they were made with"
+    if not isinstance(variables, Mapping):
+        raise UserError(f"variables are a {type(variables).__name__}, not a dictionary of collections; {remedy}")
+    given, expected = flatten_dict(variables), flatten_dict(abstract_variables(model))
+    if missing := [path for path in expected if path not in given]:
+        raise UserError(f"the variables lack {_named(missing)}, which the model has; {remedy}")
+    if unknown := [path for path in given if path not in expected]:
+        raise UserError(f"the variables have {_named(unknown)}, which the model does not; {remedy}")
+    for path, leaf in expected.items():
+        if np.shape(given[path]) != leaf.shape:
+            raise UserError(
+                f"{'/'.join(path)} has the shape {np.shape(given[path])}, the model's is {leaf.shape}; {remedy}"
+            )
+    return given
 
 
 @lru_cache(maxsize=64)
@@ -177,3 +202,8 @@ def _struct(x: jax.Array) -> jax.ShapeDtypeStruct:
 
 def _images(size: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+
+
+def _named(paths: list[Path]) -> str:
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return "/".join(map(str, paths[0])) + others
