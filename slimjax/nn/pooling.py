@@ -88,7 +88,9 @@ def average_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> j
         return convolve(x, kernel, strides=strides, padding=padding, groups=features)
 
     def native(x: jax.Array) -> jax.Array:
-        return nn.avg_pool(x, (window, window), (strides, strides), ((padding, padding),) * 2)
+        # Padded apart from the window, the form that TensorFlow's converter for LiteRT knows; XLA puts them together.
+        padded = pad_images(x, (padding, padding), (padding, padding))
+        return nn.avg_pool(padded, (window, window), (strides, strides))
 
     return lax.platform_dependent(x, cpu=as_convolution, default=native)
 
