@@ -7,11 +7,11 @@ are themselves imported late.
 import contextlib
 import io
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 
 from absl import logging
+
+from slimjax.chatter import without_lines
 
 # TensorFlow's C++ prints these to file descriptor 2 while it loads, before it reads TF_CPP_MIN_LOG_LEVEL.
 _LOADING_CHATTER = (
@@ -21,29 +21,9 @@ _LOADING_CHATTER = (
     b"To enable the following instructions:",
 )
 
-
-@contextlib.contextmanager
-def _without_loading_chatter() -> Iterator[None]:
-    """Holds back file descriptor 2 and afterwards lets through every line that is not known chatter."""
-    sys.stderr.flush()
-    real_stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(real_stderr, 2)
-            os.close(real_stderr)
-            held.seek(0)
-            for line in held:
-                if not any(chatter in line for chatter in _LOADING_CHATTER):
-                    os.write(2, line)
-
-
 # Level 1 hides notes such as "OUT_OF_RANGE: End of sequence", logged at the end of every finite data set.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-with _without_loading_chatter():
+with without_lines(*_LOADING_CHATTER):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
