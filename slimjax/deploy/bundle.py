@@ -157,6 +157,11 @@ def width_key(width: float) -> str:
     return f"{width:g}"
 
 
+def signature_key(width: float) -> str:
+    """The name of a width's signature, in files that have one for each width."""
+    return f"width_{width_key(width)}"
+
+
 def file_entry(path: Path) -> FileEntry:
     """The entry of a file as it is."""
     content = path.read_bytes()

@@ -45,7 +45,10 @@ class Backend(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
-BACKENDS = {"jax": Backend("stablehlo", ("stablehlo",))}
+BACKENDS = {
+    "jax": Backend("stablehlo", ("stablehlo",)),
+    "litert": Backend("litert", ("litert", "litert_float16", "litert_int8"), "litert", ("ai_edge_litert",)),
+}
 
 
 def load_programs(

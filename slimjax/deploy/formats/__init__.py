@@ -33,7 +33,11 @@ class Format(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
-FORMATS = {"stablehlo": Format("stablehlo")}
+FORMATS = {
+    "stablehlo": Format("stablehlo"),
+    "litert": Format("litert", "litert", ("ai_edge_litert",)),
+    "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",)),
+}
 
 
 class Tolerance(NamedTuple):
