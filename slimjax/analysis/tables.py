@@ -30,19 +30,20 @@ def width_table(model: SlimmableNetwork, image_size: int, figures: Mapping[float
     return table
 
 
-def bundle_table(manifest: Manifest) -> Table:
-    """A row for every width of a bundle: counts, measured figures, and how its programs compare with the network."""
+def bundle_tables(manifest: Manifest) -> tuple[Table, Table]:
+    """Of a bundle: counts and measured figures of every width, and how each program compares with the network."""
     names = list(manifest.widths[0].figures)
-    checks = [f"{name}: {what}" for name in manifest.programs for what in ("largest difference", "agreement")]
-    table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names), *checks)
+    widths = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
     for entry in manifest.widths:
         figures = (f"{entry.figures[name]:.2f}" for name in names)
-        cells = []
-        for programs in manifest.programs.values():
-            check = programs[width_key(entry.width)].check
-            cells += [f"{check.largest_difference:.1e}", f"{check.agreement:.1%}"]
-        table.add_row(f"{entry.width:g}", f"{entry.params:,}", _millions(entry.macs), *figures, *cells)
-    return table
+        widths.add_row(f"{entry.width:g}", f"{entry.params:,}", _millions(entry.macs), *figures)
+    keys = [width_key(entry.width) for entry in manifest.widths]
+    headers = (f"width {key}:\ndifference, agreement" for key in keys)
+    programs = _table("program", *headers, left=1)
+    for name, entries in manifest.programs.items():
+        checks = (entries[key].check for key in keys)
+        programs.add_row(name, *(f"{check.largest_difference:.1e}, {check.agreement:6.1%}" for check in checks))
+    return widths, programs
 
 
 def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:

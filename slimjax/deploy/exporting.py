@@ -37,7 +37,7 @@ def export_bundle(
       trained: what to export.
       output: the bundle's folder, which must not be there yet.
       widths: of the network's, which the bundle is to have.
-      progress: told of each width.
+      progress: told of each format.
       formats: of the programs.
 
     Returns:
@@ -71,9 +71,9 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
     save_file(tensors, folder / WEIGHTS)
     programs = {}
     for name in dict.fromkeys(formats):
-        with progress.announced(f"writing {name}"):
+        with progress.announced(f"writing and comparing {name}"):
             for written in write_format(name, source, folder):
-                programs[written.name] = _entries(source, written, progress)
+                programs[written.name] = _entries(source, written)
     rows = {row.width: row for row in profile_model(trained.model, trained.input.image_size)}
     plans = {plan.width: dict(plan.features) for plan in trained.model.resolved_plans()}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -95,14 +95,14 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
     return manifest
 
 
-def _entries(source: Source, written: Written, progress: Progress) -> dict[str, ProgramEntry]:
+def _entries(source: Source, written: Written) -> dict[str, ProgramEntry]:
     """The manifest's entries of programs that were written, each compared with the network."""
-    entries = {}
-    for width in source.widths:
-        with progress.announced(f"comparing {written.name} at width {width:g}"):
-            check = _checked(source, written, width)
-            entries[width_key(width)] = ProgramEntry(written.files[width], written.tensors.get(width, ()), check)
-    return entries
+    return {
+        width_key(width): ProgramEntry(
+            written.files[width], written.tensors.get(width, ()), _checked(source, written, width)
+        )
+        for width in source.widths
+    }
 
 
 def _checked(source: Source, written: Written, width: float) -> Check:
