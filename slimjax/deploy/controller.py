@@ -18,7 +18,7 @@ class Decision:
 
     Attributes:
       width: that ran.
-      budget_ms: of the call.
+      budget_ms: of the call, or what was left of it when it began; not positive if nothing was.
       expected_ms: what it was going to take by then.
       latency_ms: what it took.
     """
@@ -41,7 +41,8 @@ class ControllerReport:
     Attributes:
       calls: with a budget, by width.
       overruns: calls that took longer than their budgets.
-      narrowed: calls that ran narrower than the one before them.
+      narrowed: calls that ran narrower than they would have before the slowdown last changed; budgets of different
+        calls may differ, and ask for different widths without anything being slower.
       widened: calls that ran wider.
       slowdown: latency now over the latency that was measured.
       recent: the latest decisions, oldest first.
@@ -78,7 +79,7 @@ class WidthController:
         self._slowdowns: deque[float] = deque([1.0] * PATIENCE, maxlen=LONGEST_PATIENCE)
         self._patience, self._since_overrun = PATIENCE, 0
         self._widened_ago = LONGEST_PATIENCE
-        self._last_width: float | None = None
+        self._slowdown_of_last_call = 1.0
         self._calls: Counter[float] = Counter()
         self._overruns = self._narrowed = self._widened = 0
         self._recent: deque[Decision] = deque(maxlen=_KEPT)
@@ -86,8 +87,7 @@ class WidthController:
     def choose(self, budget_ms: float) -> float:
         """The widest width expected to take no longer than the budget; the narrowest, if none is."""
         with self._lock:
-            fitting = [width for width in self._measured_ms if self._expected_ms(width) <= budget_ms]
-            return max(fitting, default=min(self._measured_ms))
+            return self._widest(budget_ms, self._slowdown)
 
     def observe(self, width: float, budget_ms: float, latency_ms: float) -> None:
         """Takes note of what a call has taken.
@@ -98,16 +98,16 @@ class WidthController:
           latency_ms: that it took.
         """
         with self._lock:
-            decision = Decision(width, budget_ms, self._expected_ms(width), latency_ms)
+            slowdown = self._slowdown
+            decision = Decision(width, budget_ms, self._measured_ms[width] * slowdown, latency_ms)
+            before = self._widest(budget_ms, self._slowdown_of_last_call)
+            self._slowdown_of_last_call = slowdown
             self._slowdowns.append(latency_ms / self._measured_ms[width])
             self._calls[width] += 1
             self._recent.append(decision)
-            previous, self._last_width = self._last_width, width
-            self._narrowed += previous is not None and width < previous
-            self._widened_ago += 1
-            if previous is not None and width > previous:
-                self._widened += 1
-                self._widened_ago = 0
+            self._narrowed += width < before
+            self._widened += width > before
+            self._widened_ago = 0 if width > before else self._widened_ago + 1
             self._adapt_patience(decision.overran)
 
     def _adapt_patience(self, overran: bool) -> None:
@@ -119,8 +119,9 @@ class WidthController:
         elif self._since_overrun >= 4 * self._patience and self._patience > PATIENCE:
             self._patience, self._since_overrun = self._patience // 2, 0
 
-    def _expected_ms(self, width: float) -> float:
-        return self._measured_ms[width] * self._slowdown
+    def _widest(self, budget_ms: float, slowdown: float) -> float:
+        fitting = [width for width, measured in self._measured_ms.items() if measured * slowdown <= budget_ms]
+        return max(fitting, default=min(self._measured_ms))
 
     @property
     def _slowdown(self) -> float:

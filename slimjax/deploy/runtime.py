@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, astuple
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +25,7 @@ from slimjax.analysis.timing import Latency, time_in_turns
 from slimjax.deploy.backends import Programs, load_programs
 from slimjax.deploy.bundle import Manifest, read_manifest, width_key
 from slimjax.deploy.controller import ControllerReport, WidthController
+from slimjax.deploy.criteria import Criteria
 from slimjax.errors import UserError
 
 Latencies: TypeAlias = dict[int, dict[float, Latency]]
@@ -96,8 +96,8 @@ class SlimmableRuntime:
         Args:
           images: [batch, image_size, image_size, 3], of the bundle's dtype: normalised float32, or uint8.
           width: to run at.
-          budget_ms: within which the call is to return; the controller chooses, see `calibrate`. What passes before
-            the call begins, as in `predict_async`, and compiling for the first one are not in it.
+          budget_ms: within which the call is to return; the controller chooses, see `calibrate`. Compiling for the
+            first one is not in it.
           max_macs: multiply-adds of an image; the widest that takes no more.
           max_top1_error: the narrowest whose measured error, %, is no larger.
           costs: of one image at each width, such as mJ; the widest that costs no more than `max_cost`.
@@ -110,29 +110,15 @@ class SlimmableRuntime:
           UserError: if images or a width are not the bundle's, several criteria are given, or none of the widths meets
             the one that is given.
         """
-        self._check_images(images)
-        for name, limit in (("budget_ms", budget_ms), ("max_macs", max_macs), ("max_top1_error", max_top1_error)):
-            if limit is not None and not (isinstance(limit, Real) and limit >= 0):
-                raise UserError(f"{name}={limit!r} has to be a number that is not negative")
-        if (costs is None) != (max_cost is None):
-            raise UserError("costs and max_cost go together: a table of costs by width, and the most to spend")
-        criteria = {
-            "width": width,
-            "budget_ms": budget_ms,
-            "max_macs": max_macs,
-            "max_top1_error": max_top1_error,
-            "max_cost": max_cost,
-        }
-        given = [name for name, value in criteria.items() if value is not None]
-        if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} are given; a width is chosen by one of them")
-        if budget_ms is not None:
-            return self._within_budget(images, budget_ms)
-        return self._programs(self._chosen(given, criteria, costs or {}), images)
+        criteria = Criteria(width, budget_ms, max_macs, max_top1_error, costs, max_cost)
+        return self._predict(images, criteria, time.perf_counter())
 
     def predict_async(self, images: np.ndarray, **criteria: Any) -> "Future[np.ndarray]":
-        """As `predict`, on a thread of the runtime's own, one call after the other; returns at once."""
-        return self._worker.submit(self.predict, images, **criteria)
+        """As `predict`, on a thread of the runtime's own, one call after the other; returns at once.
+
+        A budget begins now: what the call waits for others is in it, and the width is chosen for what is left.
+        """
+        return self._worker.submit(self._predict, images, Criteria(**criteria), time.perf_counter())
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         """Compiles all widths for batches of these sizes; what was not warmed up compiles when it first comes."""
@@ -173,12 +159,17 @@ class SlimmableRuntime:
         with self._lock:
             return {batch_size: controller.report() for batch_size, controller in self._controllers.items()}
 
-    def _within_budget(self, images: np.ndarray, budget_ms: float) -> np.ndarray:
+    def _predict(self, images: np.ndarray, criteria: Criteria, asked_at: float) -> np.ndarray:
+        self._check_images(images)
+        criteria.check()
+        if criteria.budget_ms is None:
+            return self._programs(criteria.choose(self.manifest), images)
+        left_ms = criteria.budget_ms - (time.perf_counter() - asked_at) * 1e3
         controller = self._controller(len(images))
         began = time.perf_counter()
-        width = controller.choose(budget_ms)
+        width = controller.choose(left_ms)
         logits = self._programs(width, images)
-        controller.observe(width, budget_ms, (time.perf_counter() - began) * 1e3)
+        controller.observe(width, left_ms, (time.perf_counter() - began) * 1e3)
         return logits
 
     def _controller(self, batch_size: int) -> WidthController:
@@ -195,31 +186,6 @@ class SlimmableRuntime:
         measured = {width: latency.p95_ms for width, latency in latencies.items()}
         with self._lock:
             return self._controllers.setdefault(batch_size, WidthController(measured))
-
-    def _chosen(self, given: list[str], criteria: Mapping[str, Any], costs: Mapping[float, float]) -> float:
-        """The width that a criterion other than a budget leads to."""
-        if not given:
-            return self.widths[-1]
-        ((name, limit),) = [(name, criteria[name]) for name in given]
-        if name == "width":
-            if limit not in self.widths:
-                raise UserError(f"width={limit} is not one of this bundle's widths {self.widths}")
-            return float(limit)
-        values = self._values(name, costs)
-        fitting = [width for width, value in values.items() if value <= limit]
-        if not fitting:
-            known = ", ".join(f"{value:g} at {width:g}" for width, value in values.items()) or "nothing of any width"
-            raise UserError(f"{name}={limit:g} is met by no width; known: {known}")
-        return min(fitting) if name == "max_top1_error" else max(fitting)
-
-    def _values(self, criterion: str, costs: Mapping[float, float]) -> dict[float, float]:
-        """What a criterion limits, of every width of which it is known."""
-        if criterion == "max_cost":
-            return {width: costs[width] for width in self.widths if width in costs}
-        if criterion == "max_macs":
-            return {entry.width: entry.macs for entry in self.manifest.widths}
-        known = (entry for entry in self.manifest.widths if "top1_error" in entry.figures)
-        return {entry.width: entry.figures["top1_error"] for entry in known}
 
     def _check_images(self, images: np.ndarray) -> None:
         _, *shape = self.input_shape

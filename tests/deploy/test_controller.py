@@ -68,3 +68,11 @@ def test_the_report_tells_every_decision():
     assert first == Decision(width=1.0, budget_ms=12.0, expected_ms=10.0, latency_ms=10.0)
     assert second == Decision(width=1.0, budget_ms=12.0, expected_ms=10.0, latency_ms=30.0)
     assert (first.overran, second.overran) == (False, True)
+
+
+def test_smaller_budgets_narrow_without_anything_being_slower():
+    controller = WidthController(MEASURED)
+    for budget_ms, width in [(12.0, 1.0), (4.0, 0.5), (12.0, 1.0), (0.0, 0.25), (-5.0, 0.25), (12.0, 1.0)]:
+        assert run(controller, budget_ms, [1]) == [width]
+    report = controller.report()
+    assert (report.narrowed, report.widened, report.overruns) == (0, 0, 2)
