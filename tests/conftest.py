@@ -24,6 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from flax.traverse_util import flatten_dict, unflatten_dict  # noqa: E402
+from programs import SMALL  # noqa: E402
 
 from slimjax import create_model  # noqa: E402
 from slimjax.models.mobilenet_v2 import InvertedStage  # noqa: E402
@@ -82,6 +83,15 @@ def run_program(start_program):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_program, tmp_path_factory):
+    """The workdir of a short run on the digits, to be read only."""
+    workdir = tmp_path_factory.mktemp("finished")
+    code, _, err = run_program(f"--workdir={workdir}", *SMALL)
+    assert code == 0, err
+    return workdir
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The benchmarks, from their commands to their records, on as little as they take."""
 
+import csv
 import json
 import os
 import subprocess
@@ -82,3 +83,26 @@ def test_what_a_step_sends_and_keeps_is_counted(record_of):
 def test_the_input_pipeline_is_compared_with_decoding(record_of):
     record, _ = record_of("input_pipeline.py", "--images", "32", "--batches", "1", "--rounds", "1")
     assert {"evaluation", "training"} <= record["ratio_to_decoding"].keys()
+
+
+@pytest.mark.slow
+def test_under_load_every_policy_serves_the_same_requests(finished_run, run_program, record_of, tmp_path):
+    bundle = tmp_path / "bundle"
+    code, _, err = run_program(f"--workdir={finished_run}", f"--output={bundle}", module="slimjax.export")
+    assert code == 0, err
+    record, shown = record_of("load.py", str(bundle), "--seconds", "3", "--batch_size", "64", "--rate", "20")
+    with (tmp_path / "record.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    served = {policy: [row for row in rows if row["policy"] == policy] for policy in record["summary"]}
+    assert [len(served[policy]) for policy in ("widest", "narrowest", "controller")] == [60, 60, 60]
+    assert {row["width"] for row in served["widest"]} == {"1.0"}
+    assert {row["width"] for row in served["narrowest"]} == {"0.25"}
+    for policy, of_policy in served.items():
+        loaded = [row for row in of_policy if 1 <= float(row["due_s"]) < 2]
+        missed = sum(float(row["response_ms"]) > record["deadline_ms"] for row in loaded)
+        assert record["summary"][policy]["loaded"]["missed"] == pytest.approx(missed / len(loaded), abs=1e-4)
+    # The same images at the same width are answered alike, whatever else runs.
+    narrow = {row["due_s"]: row["error"] for row in served["narrowest"]}
+    assert all(row["error"] == narrow[row["due_s"]] for row in served["controller"] if row["width"] == "0.25")
+    assert (tmp_path / "record.png").stat().st_size > 10_000
+    assert "controller" in shown

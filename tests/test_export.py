@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-from programs import SMALL
 
 from slimjax import SlimmableRuntime
 from slimjax.training.checkpoints import Checkpoints
@@ -15,19 +14,12 @@ PROGRAM = re.compile(r"│ stablehlo │ +([\d.e-]+), +([\d.]+)% │ +([\d.e-]+)
 
 
 @pytest.fixture(scope="module")
-def workdir(run_program, tmp_path_factory):
-    """Of a finished run."""
-    path = tmp_path_factory.mktemp("exported")
-    code, _, err = run_program(f"--workdir={path}", *SMALL)
-    assert code == 0, err
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(workdir, run_program):
+def exported(finished_run, run_program, tmp_path_factory):
     """What the command printed, and its bundle, which takes colours of 0 to 255."""
-    bundle = workdir / "bundle"
-    code, out, err = run_program(f"--workdir={workdir}", f"--output={bundle}", "--input=uint8", module="slimjax.export")
+    bundle = tmp_path_factory.mktemp("exported") / "bundle"
+    code, out, err = run_program(
+        f"--workdir={finished_run}", f"--output={bundle}", "--input=uint8", module="slimjax.export"
+    )
     assert code == 0, err
     return out, bundle
 
@@ -46,7 +38,7 @@ def test_it_prints_figures_and_comparisons_and_how_to_run_the_bundle(exported):
     assert manifest["class_names"] == [str(digit) for digit in range(10)]
 
 
-def test_the_runtime_makes_the_errors_that_were_measured(exported, workdir):
+def test_the_runtime_makes_the_errors_that_were_measured(exported):
     """On the digits as scikit-learn has them, resized by nobody: 8 pixels repeated would be other images."""
     from slimjax.configs import digits
 
@@ -82,14 +74,14 @@ def test_mistakes_are_told_in_one_line(run_program, assert_refused, arguments, m
     assert_refused(run_program(*arguments, module="slimjax.export"), message)
 
 
-def test_what_is_there_already_is_left_alone(exported, workdir, run_program, assert_refused):
+def test_what_is_there_already_is_left_alone(exported, finished_run, run_program, assert_refused):
     before = (exported[1] / "manifest.json").read_bytes()
-    result = run_program(f"--workdir={workdir}", f"--output={exported[1]}", module="slimjax.export")
+    result = run_program(f"--workdir={finished_run}", f"--output={exported[1]}", module="slimjax.export")
     assert_refused(result, "is there already; give a new folder, or remove it")
-    result = run_program(f"--workdir={workdir}", "--output=O", "--widths=.3", module="slimjax.export")
+    result = run_program(f"--workdir={finished_run}", "--output=O", "--widths=.3", module="slimjax.export")
     assert_refused(result, "--widths=0.3 is not one of this network's widths (0.25, 1.0)")
     assert (exported[1] / "manifest.json").read_bytes() == before
-    assert Checkpoints(workdir).steps()
+    assert Checkpoints(finished_run).steps()
 
 
 @pytest.fixture

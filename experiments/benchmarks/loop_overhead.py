@@ -9,7 +9,6 @@ end, which a step does not have, are not in it. What is left of preparing images
 
 import argparse
 import dataclasses
-import importlib.util
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import RECORDS, measured_on, write_record
+from measuring import RECORDS, config_of, measured_on, write_record
 
 _WARM_UP = 5
 
@@ -53,12 +52,7 @@ def create_loop(config_file: str, batch_size: int | None, num_steps: int) -> Any
     from slimjax.training.run import Cadence, Run
     from slimjax.training.setup import create_training
 
-    spec = importlib.util.spec_from_file_location("config", config_file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = config_of(config_file)
     config.batch_size = batch_size or config.batch_size
     config.update(num_train_steps=num_steps, num_epochs=None)
     config.schedule.update(name="constant", warmup_steps=None, warmup_epochs=None)

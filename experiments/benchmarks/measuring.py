@@ -1,5 +1,6 @@
-"""What the benchmarks' records have in common."""
+"""What the benchmarks and their records have in common."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -26,6 +27,16 @@ def measured_on(*extra_packages: str) -> dict[str, Any]:
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "command": " ".join(sys.argv),
     }
+
+
+def config_of(file: str) -> Any:
+    """The configuration that a file of configs/ describes."""
+    spec = importlib.util.spec_from_file_location("config", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
