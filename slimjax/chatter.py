@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from typing import IO
 
 _STDOUT, _STDERR = 1, 2
@@ -47,10 +48,13 @@ def without_lines(*chatter: bytes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence_unless_failing() -> Iterator[None]:
-    """Holds back stdout and stderr for good, unless an exception is raised: then all of it goes to stderr."""
-    with tempfile.TemporaryFile() as held:
+    """Holds back stdout and stderr for good, unless an exception is raised: then all of it goes to stderr.
+
+    Python's own streams are held back too, which in a notebook are no file descriptors.
+    """
+    with tempfile.TemporaryFile() as held, open(held.fileno(), "w", buffering=1, closefd=False) as text:
         try:
-            with _written_to(held, _STDOUT, _STDERR):
+            with _written_to(held, _STDOUT, _STDERR), redirect_stdout(text), redirect_stderr(text):
                 yield
         except BaseException:
             held.seek(0)

@@ -47,6 +47,7 @@ class Backend(NamedTuple):
 
 BACKENDS = {
     "jax": Backend("stablehlo", ("stablehlo",)),
+    "onnxruntime": Backend("onnxruntime", ("onnx",), "onnx", ("onnxruntime",)),
     "litert": Backend("litert", ("litert", "litert_float16", "litert_int8"), "litert", ("ai_edge_litert",)),
 }
 

@@ -107,17 +107,17 @@ class LiteRtPrograms:
     def _prepared(self, widths: Sequence[float]) -> dict[float, SignatureRunner]:
         try:
             interpreter = Interpreter(model_path=os.fspath(self._path), num_threads=self._threads)
-            found = sorted(interpreter.get_signature_list())
-            if found != sorted(map(signature_key, widths)):
-                raise UserError(
-                    f"{self._path} has the signatures {', '.join(found)}; the manifest's widths call for "
-                    f"{', '.join(map(signature_key, widths))}"
-                )
             # Without it the first call would pack the weights, and print.
             interpreter.allocate_tensors()
-            return {width: interpreter.get_signature_runner(signature_key(width)) for width in widths}
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self._path} cannot be read as a LiteRT program ({_told(error)})") from None
+        found, expected = set(interpreter.get_signature_list()), set(map(signature_key, widths))
+        if found != expected:
+            raise UserError(
+                f"{self._path} has the signatures {', '.join(sorted(found))}; the manifest's widths call for "
+                f"{', '.join(sorted(expected))}"
+            )
+        return {width: interpreter.get_signature_runner(signature_key(width)) for width in widths}
 
     def _check_details(
         self, details: Mapping[str, Mapping[str, Any]], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

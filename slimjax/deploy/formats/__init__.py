@@ -35,7 +35,8 @@ class Format(NamedTuple):
 
 FORMATS = {
     "stablehlo": Format("stablehlo"),
-    "litert": Format("litert", "litert", ("ai_edge_litert",)),
+    "onnx": Format("onnx", "onnx", ("onnx", "onnxruntime")),
+    "litert": Format("litert", "litert", ("ai_edge_litert", "ai_edge_quantizer")),
     "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",)),
 }
 
