@@ -106,7 +106,7 @@ def test_every_width_and_batch_size_of_a_bundle_is_timed(benchmark, exported, tm
         assert 0 < row["median_ms"] <= row["p95_ms"]
         assert row["images_per_second"] == pytest.approx(row["batch_size"] / row["median_ms"] * 1e3)
     drawn = plot.read_text()
-    assert all(f"<!-- {text} -->" in drawn for text in ("batch 1", "batch 4", "top-1 error, %", "0.25"))
+    assert all(f"<!-- {text} -->" in drawn for text in ("batch 1", "batch 4", "top-1 error, %", "width 0.25"))
 
 
 def test_timings_are_printed_as_a_table_or_csv(benchmark):

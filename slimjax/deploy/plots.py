@@ -29,6 +29,7 @@ def plot_error_over_latency(report: BenchmarkReport, path: Path) -> None:
         _plot_batch_size(axes, report, [timing for timing in report.timings if timing.batch_size == batch_size])
         axes.set_title(f"batch {batch_size}", fontsize="medium")
     panels[0].set_ylabel("top-1 error, %")
+    _name_widths(panels[-1], report)
     panels[-1].legend(fontsize="small")
     threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     figure.suptitle(f"{report.manifest.model} on {report.machine['processor']}, {threads}", fontsize="medium")
@@ -40,12 +41,9 @@ def _plot_batch_size(axes: Axes, report: BenchmarkReport, timings: Sequence[Timi
         of_program = [timing for timing in timings if (timing.backend, timing.program) == program]
         latencies = [timing.latency.median_ms for timing in of_program]
         errors = [report.width_of(timing).figures[ERROR] for timing in of_program]
-        name = " ".join(dict.fromkeys((program[0], program[1].replace("_", " "))))
-        axes.plot(latencies, errors, "o-", markersize=4, label=name)
-        for timing, x, y in zip(of_program, latencies, errors, strict=True):
-            axes.annotate(
-                f"{timing.width:g}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize="x-small", color="0.3"
-            )
+        backend, name = program
+        label = name.replace("_", " ") if name.startswith(backend) else backend
+        axes.plot(latencies, errors, "o-", markersize=4, label=label)
     fastest, slowest = (limit(timing.latency.median_ms for timing in timings) for limit in (min, max))
     if slowest > _LOGARITHMIC_FROM * fastest:
         axes.set_xscale("log")
@@ -56,3 +54,13 @@ def _plot_batch_size(axes: Axes, report: BenchmarkReport, timings: Sequence[Timi
         axes.set_xlim(0, 1.1 * slowest)
     axes.set_xlabel("median latency, ms")
     axes.grid(visible=True, which="both", alpha=0.2)
+
+
+def _name_widths(axes: Axes, report: BenchmarkReport) -> None:
+    """Names the widths beside the panel, once for all curves: each has the same error in all of them."""
+    names: dict[float, str] = {}
+    for entry in report.manifest.widths:
+        error = entry.figures[ERROR]
+        names[error] = f"{names[error]}, {entry.width:g}" if error in names else f"width {entry.width:g}"
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(list(names), list(names.values()), fontsize="small")
