@@ -110,11 +110,13 @@ def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "
 
 def _print(manifest: "Manifest", output: Path) -> None:
     from slimjax.analysis.tables import bundle_tables, print_table
+    from slimjax.deploy.bundle import manifest_checksum
 
     for table in bundle_tables(manifest):
         print_table(table)
     size = sum(entry.bytes for entry in manifest.files.values())
     print(f"bundle: {output} ({size / 1e6:.1f} MB, {len(manifest.files) + 1} files)")
+    print(f"sha256: {manifest_checksum(manifest)}")
     print(f'run it: slimjax.SlimmableRuntime.load("{output}").predict(images, width={manifest.widths[0].width:g})')
 
 

@@ -174,8 +174,17 @@ def write_manifest(bundle: Path, manifest: Manifest) -> None:
     (bundle / MANIFEST).write_text(json.dumps({**content, "sha256": _checksum(content)}, indent=1) + "\n")
 
 
-def read_manifest(bundle: Path) -> Manifest:
+def manifest_checksum(manifest: Manifest) -> str:
+    """The checksum of a manifest as `write_manifest` writes it; it stands for the whole bundle."""
+    return _checksum(dataclasses.asdict(manifest))
+
+
+def read_manifest(bundle: Path, sha256: str | None = None) -> Manifest:
     """Reads and checks a manifest, and that every file it names is there, unaltered.
+
+    Args:
+      bundle: its folder.
+      sha256: of the manifest, as whoever made the bundle tells it; None takes what the manifest itself says.
 
     Raises:
       UserError: if the folder is no bundle, of a newer format, incomplete or altered; the file is named.
@@ -184,7 +193,7 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         if not _is_inside(bundle, path):
             raise UserError(f"{bundle} is no bundle: it has no {MANIFEST}; make one by python -m slimjax.export")
-        manifest = _manifest_in(path)
+        manifest = _manifest_in(path, sha256)
         for name, entry in manifest.files.items():
             _check_file(bundle, name, entry)
     except OSError as error:
@@ -192,7 +201,7 @@ def read_manifest(bundle: Path) -> Manifest:
     return manifest
 
 
-def _manifest_in(path: Path) -> Manifest:
+def _manifest_in(path: Path, sha256: str | None) -> Manifest:
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise UserError(f"{path} is larger than a manifest can be ({_LARGEST_MANIFEST:,} bytes)")
     try:
@@ -208,6 +217,10 @@ def _manifest_in(path: Path) -> Manifest:
         stated = content.pop("sha256", None)
         if stated != _checksum(content):
             raise UserError(f"{path} was altered: its checksum does not fit its content; export the network again")
+        if sha256 is not None and stated != sha256.lower():
+            raise UserError(
+                f"{path} is of another bundle than the one asked for: its sha256 is {stated}, not {sha256[:64]}"
+            )
         manifest = _parsed(Manifest, content)
         _check_consistent(manifest)
     except UserError:
@@ -223,7 +236,8 @@ def read_weights(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """The tensors of the weights' file, which has been checked by `read_manifest`.
 
     Raises:
-      UserError: if the file does not hold what the manifest says.
+      UserError: if the file does not hold what the manifest says, or values that are not finite, of which no bundle is
+        made.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -240,6 +254,8 @@ def read_weights(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         if (tensors[name].shape, tensors[name].dtype.name) != (entry.shape, entry.dtype):
             found = f"{tensors[name].dtype.name} {list(tensors[name].shape)}"
             raise UserError(f"{path}: {name} is {found}, the manifest says {entry.dtype} {list(entry.shape)}")
+        if not np.isfinite(tensors[name]).all():
+            raise UserError(f"{path}: {name} has values that are not finite; export a network that has not diverged")
     return tensors
 
 
@@ -268,16 +284,16 @@ def _check_consistent(manifest: Manifest) -> None:
         raise _UnfitError(f"the input's dtype is {manifest.input.dtype!r}")
     if WEIGHTS not in manifest.files:
         raise _UnfitError(f"it does not list {WEIGHTS}")
-    if odd := next((name for name in manifest.files if not _NAME.fullmatch(name)), None):
-        raise _UnfitError(f"a file is called {odd!r}, which is no path within the bundle")
+    if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
+        raise _UnfitError(f"a file is called {odd[0]!r}, which is no path within the bundle")
     for name, programs in manifest.programs.items():
         if programs.keys() != keys:
             raise _UnfitError(f"{name} has programs of the widths {sorted(programs)}, not of {sorted(keys)}")
         for program in programs.values():
             if program.file not in manifest.files:
                 raise _UnfitError(f"{name} has a program in {program.file!r}, which is not among the files")
-            if unknown := next((tensor for tensor in program.tensors if tensor not in manifest.tensors), None):
-                raise _UnfitError(f"{program.file} takes the tensor {unknown!r}, which is not among the weights")
+            if unknown := [tensor for tensor in program.tensors if tensor not in manifest.tensors]:
+                raise _UnfitError(f"{program.file} takes the tensor {unknown[0]!r}, which is not among the weights")
 
 
 def _is_inside(bundle: Path, path: Path) -> bool:

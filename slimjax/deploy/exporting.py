@@ -77,6 +77,9 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
     rows = {row.width: row for row in profile_model(trained.model, trained.input.image_size)}
     plans = {plan.width: dict(plan.features) for plan in trained.model.resolved_plans()}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        # Some writers keep their files to their owner, and a bundle is for others.
+        path.chmod(0o644)
     manifest = Manifest(
         model=trained.name,
         num_classes=trained.model.num_classes,

@@ -52,6 +52,7 @@ class SlimmableRuntime:
         backend: str = "jax",
         program: str | None = None,
         threads: int | None = None,
+        sha256: str | None = None,
     ) -> "SlimmableRuntime":
         """Reads a bundle, every file of it checked, and loads its programs.
 
@@ -60,13 +61,15 @@ class SlimmableRuntime:
           backend: `jax`, which puts the weights on JAX's default device.
           program: of those in the bundle that the back end runs; its usual one by default.
           threads: that a call may use; the back end's own choice by default.
+          sha256: of the bundle, as `slimjax.export` printed it. The bundle's own checksums tell damage only; this one,
+            come by another way than the bundle, tells that nobody has exchanged it either.
 
         Raises:
           UserError: if it is no bundle, incomplete, altered or of a newer format, in which case the file is named; or
             if it has nothing for the back end, or that is not installed.
         """
         bundle = Path(path).expanduser().absolute()
-        manifest = read_manifest(bundle)
+        manifest = read_manifest(bundle, sha256)
         return cls(bundle, manifest, load_programs(backend, bundle, manifest, program, threads))
 
     @property

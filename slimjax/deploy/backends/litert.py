@@ -2,17 +2,19 @@
 
 What is checked of a file, beyond its checksum: the interpreter verifies that it is a well-formed FlatBuffer, refusing
 operators that it does not know and tensors whose indices or sizes do not fit. Here, signatures and the shapes and types
-of what goes in and out are compared with the manifest. What operators do with their options nobody verifies: a file
-that somebody has crafted can still crash the process or keep it busy for good, so run those of people you trust.
+of what goes in and out are compared with the manifest. Nobody verifies what lies between: a file that somebody has
+crafted can ask for any amount of memory and time, and may crash the process; run those of people you trust.
 """
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, SignatureRunner
 
 from slimjax.analysis.machine import processor_name
@@ -77,11 +79,11 @@ class LiteRtPrograms:
         self._image_shape, self._dtype = tuple(image_shape), np.dtype(dtype)
         self._threads = threads or min(_cores(), MOST_DEFAULT_THREADS)
         self._lock = threading.Lock()
-        with without_lines(_CHATTER):
+        with without_lines(_CHATTER), self._reading():
             self._runners = self._prepared(widths)
-        for runner in self._runners.values():
-            self._check_details(runner.get_input_details(), INPUT, (1, *image_shape), self._dtype)
-            self._check_details(runner.get_output_details(), OUTPUT, (1, num_classes), np.dtype(np.float32))
+            for runner in self._runners.values():
+                self._check_details(runner.get_input_details(), INPUT, (1, *image_shape), self._dtype)
+                self._check_details(runner.get_output_details(), OUTPUT, (1, num_classes), np.dtype(np.float32))
 
     def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
         """Logits [batch, classes] of images [batch, height, width, 3], one after the other.
@@ -104,20 +106,35 @@ class LiteRtPrograms:
         """What it runs on, as measurements are filed."""
         return f"litert:{self._program}:{processor_name()} x{self._threads}"
 
-    def _prepared(self, widths: Sequence[float]) -> dict[float, SignatureRunner]:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Tells in one line what the interpreter raises for files that it cannot read."""
         try:
-            interpreter = Interpreter(model_path=os.fspath(self._path), num_threads=self._threads)
-            # Without it the first call would pack the weights, and print.
-            interpreter.allocate_tensors()
+            yield
+        except UserError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self._path} cannot be read as a LiteRT program ({_told(error)})") from None
+
+    def _prepared(self, widths: Sequence[float]) -> dict[float, SignatureRunner]:
+        interpreter = Interpreter(model_path=os.fspath(self._path), num_threads=self._threads)
+        # Without it the first call would pack the weights, and print.
+        interpreter.allocate_tensors()
         found, expected = set(interpreter.get_signature_list()), set(map(signature_key, widths))
         if found != expected:
             raise UserError(
                 f"{self._path} has the signatures {', '.join(sorted(found))}; the manifest's widths call for "
                 f"{', '.join(sorted(expected))}"
             )
+        self._check_subgraphs()
         return {width: interpreter.get_signature_runner(signature_key(width)) for width in widths}
+
+    def _check_subgraphs(self) -> None:
+        """UserError if a signature is of a subgraph that is not there, which would crash the interpreter."""
+        model = schema.Model.GetRootAs(np.memmap(self._path, np.uint8, "r"))
+        there = range(model.SubgraphsLength())
+        if any(model.SignatureDefs(index).SubgraphIndex() not in there for index in range(model.SignatureDefsLength())):
+            raise UserError(f"{self._path} has a signature of a subgraph that it does not have")
 
     def _check_details(
         self, details: Mapping[str, Mapping[str, Any]], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

@@ -3,17 +3,74 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.export
 import numpy as np
+from jax.extend.mlir import ir
+from jax.interpreters.mlir import make_ir_context
 
 from slimjax.analysis.machine import processor_name
 from slimjax.compilation import compiler_options
 from slimjax.deploy.bundle import Manifest, read_weights, width_key
 from slimjax.errors import UserError
+
+_OPERATIONS = frozenset(
+    [
+        "abs",
+        "add",
+        "and",
+        "broadcast_in_dim",
+        "case",
+        "clamp",
+        "compare",
+        "concatenate",
+        "constant",
+        "convert",
+        "convolution",
+        "divide",
+        "dot_general",
+        "dynamic_broadcast_in_dim",
+        "dynamic_conv",
+        "dynamic_iota",
+        "dynamic_pad",
+        "dynamic_reshape",
+        "dynamic_slice",
+        "exponential",
+        "get_dimension_size",
+        "iota",
+        "maximum",
+        "minimum",
+        "multiply",
+        "negate",
+        "not",
+        "or",
+        "pad",
+        "real_dynamic_slice",
+        "reduce",
+        "reduce_window",
+        "remainder",
+        "reshape",
+        "return",
+        "rsqrt",
+        "select",
+        "sign",
+        "slice",
+        "sqrt",
+        "subtract",
+        "transpose",
+    ]
+)
+"""StableHLO's operations that a program may have. None repeats, waits, or reaches out of the program, and networks need
+no others."""
+
+_STRUCTURE = ("builtin.module", "func.func", "func.call", "func.return")
+
+_CUSTOM_CALLS = ("shape_assertion",)
+"""By which jax.export compares a symbolic batch with that of the call; it is gone before anything runs."""
 
 
 def load(bundle: Path, manifest: Manifest, program: str, threads: int | None) -> "StableHloPrograms":
@@ -58,11 +115,13 @@ class StableHloPrograms:
           num_classes: logits of an image.
 
         Raises:
-          UserError: if a program cannot be read, or takes other arguments or another platform than this one.
+          UserError: if a program cannot be read, has operations that no network needs, or takes other arguments or
+            another platform than this one.
         """
         self._image_shape, self._dtype, self._classes = tuple(image_shape), np.dtype(dtype), num_classes
         self._exported = {width: _deserialised(width, data) for width, data in programs.items()}
         for width, exported in self._exported.items():
+            _check_operations(width, exported)
             shapes = [(tensors[name].shape, tensors[name].dtype) for name in arguments[width]]
             self._check_arguments(width, exported, shapes)
         on_device = {name: jax.device_put(tensor) for name, tensor in tensors.items()}
@@ -73,7 +132,12 @@ class StableHloPrograms:
     def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
         """Logits [batch, classes] of images [batch, height, width, 3]; compiles where such a batch comes first."""
         compiled = self._compiled.get((width, len(images))) or self._compile(width, len(images))
-        return np.array(compiled(self._weights[width], images))
+        try:
+            return np.array(compiled(self._weights[width], images))
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError(
+                f"the program of width {width:g} failed on {len(images)} images ({_told(error)}); give fewer at a time"
+            ) from None
 
     def warm_up(self, width: float, batch_size: int) -> None:
         """Compiles what a batch of this size takes at a width, and runs it once."""
@@ -93,10 +157,10 @@ class StableHloPrograms:
                 function = jax.jit(self._exported[width].call, compiler_options=compiler_options(jax.default_backend()))
                 images = jax.ShapeDtypeStruct((batch_size, *self._image_shape), self._dtype)
                 try:
-                    lowered = function.lower(self._weights[width], images)
+                    self._compiled[width, batch_size] = function.lower(self._weights[width], images).compile()
+                # Whatever JAX and XLA raise about a program from elsewhere.
                 except Exception as error:
                     raise UserError(f"the program of width {width:g} is damaged ({_told(error)})") from None
-                self._compiled[width, batch_size] = lowered.compile()
             return self._compiled[width, batch_size]
 
     def _check_arguments(self, width: float, exported: jax.export.Exported, tensors: Sequence[tuple[Any, Any]]) -> None:
@@ -127,6 +191,49 @@ def _deserialised(width: float, data: bytes) -> jax.export.Exported:
         raise UserError(
             f"the program of width {width:g} cannot be read ({_told(error)}); it may need a newer jax"
         ) from None
+
+
+def _check_operations(width: float, exported: jax.export.Exported) -> None:
+    """UserError if a program has operations or calls that no network needs: XLA compiles and runs all that it is given.
+
+    MLIR's reader itself can crash or hang on bytes that were altered on purpose, before anything here is known of them.
+    """
+    name = f"the program of width {width:g}"
+    calls: dict[str, set[str]] = {}
+    functions: list[str] = []
+    faults: list[str] = []
+
+    def check(operation: ir.Operation) -> ir.WalkResult:
+        if fault := _fault(operation):
+            faults.append(fault)
+        if operation.name == "func.func":
+            functions.append(ir.StringAttr(operation.attributes["sym_name"]).value)
+        if operation.name == "func.call":
+            calls.setdefault(functions[-1], set()).add(ir.FlatSymbolRefAttr(operation.attributes["callee"]).value)
+        return ir.WalkResult.ADVANCE
+
+    try:
+        with make_ir_context():
+            exported.mlir_module(serialized=False).operation.walk(check, ir.WalkOrder.PRE_ORDER)
+    except Exception as error:
+        raise UserError(f"{name} is damaged ({_told(error)})") from None
+    if faults:
+        raise UserError(f"{name} {faults[0]}; it is not a network's")
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError:
+        raise UserError(f"{name} has functions that call themselves; it is not a network's") from None
+
+
+def _fault(operation: ir.Operation) -> str | None:
+    """What is wrong with an operation of a program that is to be a network's; None if nothing is."""
+    dialect, _, short = operation.name.partition(".")
+    if operation.name == "stablehlo.custom_call":
+        target = ir.StringAttr(operation.attributes["call_target_name"]).value
+        return None if target in _CUSTOM_CALLS else f"calls {target[:40]!r} outside of itself"
+    if operation.name in _STRUCTURE or (dialect == "stablehlo" and short in _OPERATIONS):
+        return None
+    return f"has the operation {operation.name[:40]!r}"
 
 
 def _told(error: Exception) -> str:

@@ -36,8 +36,11 @@ from slimjax.deploy.source import Source
 CALIBRATION_IMAGES = 32
 """The most, of those that programs are compared on, and never more than half of them."""
 
-FLOAT16 = Tolerance(1e-2, 0.95)
-"""Rounding a weight to float16 changes it by up to 5e-4; through the layers, 1e-3 of the largest logit was seen."""
+FLOAT16 = Tolerance(3e-2, 0.95)
+"""Rounding a weight to float16 changes it by up to 5e-4 of itself, which layers pass on and add up.
+
+Of the largest logit, 1e-3 was seen of networks trained on digits, and 1e-2 of a whole S-MobileNet v2 of random weights.
+"""
 
 INT8 = Tolerance(0.5, 0.8)
 """What counts is which logit is the largest; the difference is there to catch a program that computes something else.

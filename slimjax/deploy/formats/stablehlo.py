@@ -1,6 +1,7 @@
 """StableHLO by jax.export: a program for each width, with the weights as arguments, for any batch and platform."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from slimjax.deploy.source import Source
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """For which every program is lowered, by jax.export's names."""
+
+_LOCATIONS = "jax_traceback_in_locations_limit"
 
 
 def write(source: Source, bundle: Path) -> Iterator[Written]:
@@ -43,4 +46,16 @@ def _exported(source: Source, width: float, arrays: list[np.ndarray], names: tup
     (batch,) = jax.export.symbolic_shape("batch")
     weights = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
     images = jax.ShapeDtypeStruct((batch, *source.image_shape), source.images.dtype)
-    return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, images).serialize())
+    with _without_source_paths():
+        return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, images).serialize())
+
+
+@contextmanager
+def _without_source_paths() -> Iterator[None]:
+    """Programs that are lowered meanwhile do not say where the files of this machine are."""
+    before = jax.config.values[_LOCATIONS]
+    jax.config.update(_LOCATIONS, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(_LOCATIONS, before)
