@@ -3,6 +3,7 @@
 python -m slimjax.export --workdir=runs/digits --output=bundle                       every width, newest checkpoint
 python -m slimjax.export --workdir=DIR --checkpoint=best --output=B --widths=.25,.5  some widths of the best one
 python -m slimjax.export --workdir=DIR --output=B --input=uint8                      normalisation baked in
+python -m slimjax.export --workdir=DIR --output=B --formats=stablehlo,onnx,litert    and savedmodel, orbax
 
 The widths' figures are measured on the evaluation split, and each program is compared with the network on images of it.
 Run what comes out with slimjax.SlimmableRuntime. A PyTorch checkpoint becomes a workdir by `python -m

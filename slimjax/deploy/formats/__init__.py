@@ -38,6 +38,7 @@ FORMATS = {
     "onnx": Format("onnx", "onnx", ("onnx", "onnxruntime")),
     "litert": Format("litert", "litert", ("ai_edge_litert", "ai_edge_quantizer")),
     "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",)),
+    "orbax": Format("orbax"),
 }
 
 
