@@ -106,3 +106,16 @@ def test_under_load_every_policy_serves_the_same_requests(finished_run, run_prog
     assert all(row["error"] == narrow[row["due_s"]] for row in served["controller"] if row["width"] == "0.25")
     assert (tmp_path / "record.png").stat().st_size > 10_000
     assert "controller" in shown
+
+
+@pytest.mark.slow
+def test_widths_through_shared_weights_are_compared_with_the_same_alone(record_of):
+    backends = ["jax", "onnxruntime", "litert"]
+    options = ["--models", "mobilenet_v1", "--backends", *backends, "--batch_sizes", "1"]
+    record, shown = record_of("latency.py", *options, "--image_size", "32", "--rounds", "1")
+    assert [row["width"] for row in record["rows"]] == [0.25, 0.5, 0.75, 1.0]
+    for row in record["rows"]:
+        for backend in backends:
+            of = row[backend]
+            assert of["shared_over_alone"] == pytest.approx(of["shared_ms"] / of["alone_ms"], rel=0.05)
+    assert "/ alone" in shown

@@ -245,3 +245,24 @@ def make_step(name: str, widths: Sequence[float], batch_size: int, image_size: i
         optimizer.step()
 
     return step
+
+
+def make_forward(name: str, width: float, batch_size: int, image_size: int) -> Callable[[], None]:
+    """Builds the network of one width for inference and returns a function that classifies random images.
+
+    Args:
+      name: one of FAMILIES.
+      width: of it.
+      batch_size: images of a call.
+      image_size: height and width of the images, pixels.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    model = Network(name, (width,)).to(memory_format=torch.channels_last).eval()
+    image = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=torch.channels_last)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(image, width)
+
+    return forward

@@ -13,18 +13,14 @@ each width by itself. Writes a record beside this file.
 
 import argparse
 import importlib.util
-import json
-import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from contestants import CONTESTANTS, WIDTHS
-from measuring import HERE, RECORDS, measured_on, write_record
+from measuring import HERE, RECORDS, Server, measured_on, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -34,38 +30,6 @@ STEPS_OF_A_TURN = 3
 """Timed steps one after the other, as in training, after one that is not timed."""
 
 
-class Server:
-    """A contestant's process."""
-
-    def __init__(self, which: str, name: str, batch_size: int, image_size: int) -> None:
-        """Starts it and waits until it has compiled and warmed up."""
-        command = [sys.executable, str(HERE / "contestants.py"), which, name, str(batch_size), str(image_size)]
-        # A compilation that is read back from a cache takes no time worth reporting.
-        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.about: dict[str, Any] = json.loads(self._read())
-
-    def step(self) -> float:
-        """Seconds of one step."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._read())
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a contestant ended: {self._process.args!r}")
-        return line
-
-
 def measure(
     name: str, contestants: list[str], batch_size: int, image_size: int, rounds: int, console: Console
 ) -> dict[str, Any]:
@@ -73,15 +37,17 @@ def measure(
     servers = {}
     for which in contestants:
         console.print(f"{name}: building {which}")
-        servers[which] = Server(which, name, batch_size, image_size)
+        command = [str(HERE / "contestants.py"), which, name, str(batch_size), str(image_size)]
+        # A compilation that is read back from a cache takes no time worth reporting.
+        servers[which] = Server(command, {"JAX_ENABLE_COMPILATION_CACHE": "false"})
     seconds: dict[str, list[float]] = {which: [] for which in servers}
     order = random.Random(0)
     for number in range(rounds):
         for which in order.sample(list(servers), len(servers)):
             # Threads of the one before may still be spinning, and its data be in the caches: training goes on and on.
             time.sleep(0.2)
-            servers[which].step()
-            seconds[which].append(statistics.mean(servers[which].step() for _ in range(STEPS_OF_A_TURN)))
+            servers[which].ask()
+            seconds[which].append(statistics.mean(servers[which].ask() for _ in range(STEPS_OF_A_TURN)))
         console.print(f"{name}: round {number + 1} of {rounds}")
     for server in servers.values():
         server.close()
