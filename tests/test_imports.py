@@ -23,10 +23,12 @@ def test_help_and_mistakes_in_flags_do_not_wait_for_jax(run_program, module, arg
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"), [("--help", "--workdir"), ("--nonsense", "Unknown command line flag 'nonsense'")]
+    ("module", "flag"), [("slimjax.export_torch", "--workdir"), ("slimjax.benchmark", "--threads")]
 )
-def test_neither_does_a_command_without_a_configuration(run_program, argument, message):
-    _, out, err = run_program(argument, module="slimjax.export_torch", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+@pytest.mark.parametrize("argument", ["--help", "--nonsense"])
+def test_neither_does_a_command_without_a_configuration(run_program, module, flag, argument):
+    message = flag if argument == "--help" else "Unknown command line flag 'nonsense'"
+    _, out, err = run_program(argument, module=module, environment={"PYTHONPROFILEIMPORTTIME": "1"})
     assert message in out + err
     assert re.search(r"\| +slimjax\.cli$", err, re.MULTILINE), "imports are listed"
     assert not HEAVY.findall(err)

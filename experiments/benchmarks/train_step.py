@@ -1,21 +1,24 @@
 """Times the train step of all widths against individual networks doing the same work, and against PyTorch.
 
     python experiments/benchmarks/train_step.py                      all four families, 224 px, batch 8, all widths
-    python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20
+    python experiments/benchmarks/train_step.py --models mobilenet_v2 --rounds 20 --starts 1
 
 Every contestant is a process of its own on two cores. The individual networks are slimjax's own, of one width each,
 with the same convolutions. Processes set the C library's allocator as `python -m slimjax.main` does; PyTorch runs with
 that and as it comes, or is left out, and said to be, where it is absent. Rounds give each a turn of some steps, in
-random order, and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. On a GPU or
-TPU whose peak is published, it prints what share of it a step reaches, counting 6 operations for each multiply-add of
-each width by itself. Writes a record beside this file.
+random order, and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. All are
+started several times, since where a process happens to get its memory makes steps some hundredths faster or slower
+until it ends. On a GPU or TPU whose peak is published, it prints what share of it a step reaches, counting 6 operations
+for each multiply-add of each width by itself. Writes a record beside this file.
 """
 
 import argparse
 import importlib.util
 import random
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +34,34 @@ STEPS_OF_A_TURN = 3
 
 
 def measure(
-    name: str, contestants: list[str], batch_size: int, image_size: int, rounds: int, console: Console
+    name: str, contestants: list[str], batch_size: int, image_size: int, starts: int, rounds: int, console: Console
 ) -> dict[str, Any]:
-    """The record of one model: seconds of every round and what each contestant took to build."""
-    servers = {}
-    for which in contestants:
-        console.print(f"{name}: building {which}")
-        command = [str(HERE / "contestants.py"), which, name, str(batch_size), str(image_size)]
-        # A compilation that is read back from a cache takes no time worth reporting.
-        servers[which] = Server(command, {"JAX_ENABLE_COMPILATION_CACHE": "false"})
-    seconds: dict[str, list[float]] = {which: [] for which in servers}
+    """The record of one model: seconds of every round, and what each contestant took to build when it came first."""
+    seconds: dict[str, list[float]] = {which: [] for which in contestants}
+    built: dict[str, dict[str, Any]] = {}
     order = random.Random(0)
-    for number in range(rounds):
-        for which in order.sample(list(servers), len(servers)):
-            # Threads of the one before may still be spinning, and its data be in the caches: training goes on and on.
-            time.sleep(0.2)
-            servers[which].ask()
-            seconds[which].append(statistics.mean(servers[which].ask() for _ in range(STEPS_OF_A_TURN)))
-        console.print(f"{name}: round {number + 1} of {rounds}")
-    for server in servers.values():
-        server.close()
+    with tempfile.TemporaryDirectory() as cache:
+        for start in range(starts):
+            servers = {}
+            for which in order.sample(contestants, len(contestants)):
+                console.print(f"{name}: building {which}")
+                arguments = [which, name, str(batch_size), str(image_size)]
+                # A cache of its own: what others left in theirs would take no time worth reporting.
+                variables = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+                servers[which] = Server([str(HERE / "contestants.py"), *arguments], variables)
+                built.setdefault(which, servers[which].about)
+            for number, turn in enumerate(timed_rounds(servers, rounds, order)):
+                for which, value in turn.items():
+                    seconds[which].append(value)
+                console.print(f"{name}: round {number + 1} of {rounds}, start {start + 1} of {starts}")
+            for server in servers.values():
+                server.close()
     return {
         "model": name,
         "widths": WIDTHS[name],
         "flops": step_flops(name, batch_size, image_size),
         "seconds": {which: [round(value, 4) for value in values] for which, values in seconds.items()},
-        "built": {which: server.about for which, server in servers.items()},
+        "built": {which: built[which] for which in contestants},
         "ratios": {
             f"{ours} / {other}": round(
                 statistics.median(a / b for a, b in zip(seconds[ours], seconds[other], strict=True)), 3
@@ -66,6 +71,18 @@ def measure(
             if ours in seconds and other in seconds
         },
     }
+
+
+def timed_rounds(servers: dict[str, Server], rounds: int, order: random.Random) -> Iterator[dict[str, float]]:
+    """Mean seconds of a step, by contestant, for each of some rounds."""
+    for _ in range(rounds):
+        turn = {}
+        for which in order.sample(list(servers), len(servers)):
+            # Threads of the one before may still be spinning, and its data be in the caches: training goes on and on.
+            time.sleep(0.2)
+            servers[which].ask()
+            turn[which] = statistics.mean(servers[which].ask() for _ in range(STEPS_OF_A_TURN))
+        yield turn
 
 
 def step_flops(name: str, batch_size: int, image_size: int) -> int:
@@ -115,7 +132,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=sorted(WIDTHS), default=sorted(WIDTHS))
     parser.add_argument("--batch_size", type=int, default=8, help="images of a step")
     parser.add_argument("--image_size", type=int, default=224, help="pixels")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--starts", type=int, default=4, help="how often every contestant's process is started")
+    parser.add_argument("--rounds", type=int, default=3, help="of each start")
     parser.add_argument("--output", type=Path, default=RECORDS / "train_step.json")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     arguments = parser.parse_args()
@@ -126,7 +144,15 @@ def main() -> None:
         console.print("PyTorch is not installed: no comparison with it (make test-torch installs it)")
         contestants = [which for which in contestants if not which.startswith("pytorch")]
     models = [
-        measure(name, contestants, arguments.batch_size, arguments.image_size, arguments.rounds, console)
+        measure(
+            name,
+            contestants,
+            arguments.batch_size,
+            arguments.image_size,
+            arguments.starts,
+            arguments.rounds,
+            console,
+        )
         for name in arguments.models
     ]
     about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}

@@ -2,8 +2,11 @@
 
 from slimjax.tensorflow_import import tf  # isort: skip
 
+from pathlib import Path
+
 import pytest
 
+import slimjax
 from slimjax.deploy.bundle import read_manifest, read_weights
 from slimjax.deploy.exporting import export_bundle
 from slimjax.deploy.formats import write_format
@@ -59,6 +62,8 @@ def test_widths_share_variables_that_are_stored_once(bundle):
     # Nothing of them is in the graph: it is of the networks' size, not of their weights'.
     graph = (bundle / "savedmodel" / "saved_model.pb").read_bytes()
     assert weights["tail/conv/kernel"].tobytes() not in graph
+    # Nor of the machine that exported it.
+    assert str(Path(slimjax.__file__).parent).encode() not in graph
     assert {entry.file for entry in manifest.programs["savedmodel"].values()} == {"savedmodel/saved_model.pb"}
     assert set(manifest.files) == {
         "weights.safetensors",

@@ -20,7 +20,7 @@ from orbax.export import ExportManager, JaxModule, ServingConfig
 from slimjax.chatter import silence_unless_failing
 from slimjax.deploy.bundle import signature_key
 from slimjax.deploy.formats import Written
-from slimjax.deploy.formats.stablehlo import PLATFORMS
+from slimjax.deploy.formats.stablehlo import PLATFORMS, without_source_paths
 from slimjax.deploy.source import Source
 
 INPUT, OUTPUT = "images", "logits"
@@ -34,7 +34,7 @@ _FOLDER = "savedmodel"
 def write(source: Source, bundle: Path) -> Iterator[Written]:
     """See `slimjax.deploy.formats`."""
     path = str(bundle / _FOLDER)
-    with silence_unless_failing():
+    with silence_unless_failing(), without_source_paths():
         ExportManager(_module(source), [_signature(source, width) for width in source.widths]).save(path)
         loaded = tf.saved_model.load(path)
 

@@ -46,12 +46,12 @@ def _exported(source: Source, width: float, arrays: list[np.ndarray], names: tup
     (batch,) = jax.export.symbolic_shape("batch")
     weights = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
     images = jax.ShapeDtypeStruct((batch, *source.image_shape), source.images.dtype)
-    with _without_source_paths():
+    with without_source_paths():
         return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(weights, images).serialize())
 
 
 @contextmanager
-def _without_source_paths() -> Iterator[None]:
+def without_source_paths() -> Iterator[None]:
     """Programs that are lowered meanwhile do not say where the files of this machine are."""
     before = jax.config.values[_LOCATIONS]
     jax.config.update(_LOCATIONS, 0)
