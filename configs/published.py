@@ -94,7 +94,10 @@ def with_method(config: ConfigDict, method: str) -> ConfigDict:
 
 
 def _width_of_row(widths: tuple[float, ...], text: str) -> float:
-    matching = [width for width in widths if text in (str(width), f"{width:g}", str(width).lstrip("0"))]
+    try:
+        matching = [width for width in widths if width == float(text)]
+    except ValueError:
+        matching = []
     if not matching:
         raise UserError(
             f"individual={text} is not one of this row's widths {tuple(widths)}; give one, as in individual={widths[0]}"

@@ -52,7 +52,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than pri
 
 def main() -> int:
     """Counts, measures and prints what the flags ask for; returns the exit code."""
-    batch_sizes = cli.positive_integers("batch_sizes", _BATCH_SIZES.value) if _LATENCY.value else []
+    batch_sizes = cli.positive_integers("batch_sizes", _BATCH_SIZES.value)
+    if not _LATENCY.value:
+        batch_sizes = []
     if _OUTPUT.value:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
     if _WORKDIR.value and cli.config_is_given():

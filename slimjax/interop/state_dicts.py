@@ -38,11 +38,16 @@ class StoredTensor:
         return tuple(self.tensor.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The values, float32 if no dtype is given; UserError if PyTorch cannot convert them."""
+        """The values, float32 if no dtype is given; UserError if they are no finite floats of that size."""
+        told = f"{self.path}: {shortened(self.name)}"
+        if not self.tensor.is_floating_point():
+            raise UserError(f"{told} is of type {self.tensor.dtype}; save it as floats")
         try:
             array = self.tensor.detach().float().numpy()
         except Exception as error:
-            raise UserError(f"{self.path}: {shortened(self.name)} cannot be converted ({_reason(error)})") from error
+            raise UserError(f"{told} cannot be converted ({_reason(error)})") from error
+        if not np.isfinite(array).all():
+            raise UserError(f"{told} has values that are infinite or no numbers in float32: the file is damaged")
         return array if dtype is None else array.astype(dtype, copy=bool(copy))
 
 
@@ -151,10 +156,13 @@ def _load(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What PyTorch says is wrong, without its advice to load the file unsafely."""
+    """What PyTorch says is wrong, in one line of plain characters, without its advice to load the file unsafely."""
     unpickler = re.search(r"WeightsUnpickler error: (.*)", str(error))
     text = unpickler[1] if unpickler else next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text}"[:160].rstrip()
+    text = text.partition(" Please use ")[0]
+    # It quotes the file, which may hold what a terminal obeys.
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return f"{type(error).__name__}: {printable}"[:160].rstrip()
 
 
 def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
@@ -169,8 +177,8 @@ def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
         raise _not_a_state_dict(path, f"it has the key {told!r}")
     if not isinstance(value, torch.Tensor):
         raise _not_a_state_dict(path, f"{told} is of type {type(value).__name__}, not a tensor")
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise UserError(f"{path}: {told} is a sparse, quantised or complex tensor; save it as plain floats")
+    if value.layout != torch.strided or value.is_nested or value.is_quantized or value.is_complex():
+        raise UserError(f"{path}: {told} is a sparse, nested, quantised or complex tensor; save it as plain floats")
     held = value.untyped_storage().nbytes() // value.element_size()
     if value.numel() > held:
         raise UserError(

@@ -37,7 +37,7 @@ def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str
 
     Raises:
       UserError: if PyTorch is not installed, the file cannot be read, or it is of another network; the entries that are
-        missing, unexpected or of another shape are named.
+        missing, unexpected, of another shape or without finite values are named.
     """
     return variables_of(model, read_state_dict(path), source=str(path))
 
@@ -102,14 +102,17 @@ def variables_of(model: SlimmableNetwork, state: StateDict, source: str) -> dict
       source: what messages call the state_dict.
 
     Raises:
-      UserError: if the entries are not exactly those of the model.
+      UserError: if the entries are not exactly those of the model, or hold what no training leaves.
     """
     layout = _layout_in(model, state, source)
     _check_switches(model, layout, state, source)
     assignments = assignments_of(model, layout)
     _check_entries(model, assignments, state, source)
-    flat = {assignment.path: jnp.asarray(assignment.convert(state)) for assignment in assignments}
-    return unflatten_dict(flat)
+    arrays = {assignment: assignment.convert(state) for assignment in assignments}
+    for assignment, array in arrays.items():
+        if assignment.path[-1] == "var" and (array < 0).any():
+            raise UserError(f"{source}: {assignment.entries[0]} has variances below 0: the file is damaged")
+    return unflatten_dict({assignment.path: jnp.asarray(array) for assignment, array in arrays.items()})
 
 
 def num_classes_in(state: StateDict, source: str) -> int:

@@ -175,3 +175,26 @@ def test_images_that_are_not_rgb_with_channels_last_are_refused(create_small, sh
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     with pytest.raises(UserError, match=r"have to be \[batch, height, width, 3\], channels last"):
         jax.eval_shape(model.apply, variables, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "highest"), [("mobilenet_v1", 6), ("mobilenet_v2", 6), ("shufflenet", np.inf), ("resnet50", np.inf)]
+)
+def test_the_stem_is_a_convolution_a_batch_norm_and_the_familys_activation(
+    create_small, random_variables, name, highest
+):
+    model = create_small(name, (0.5, 1.0))
+    variables, images = random_variables(model), jax.random.normal(jax.random.key(2), (2, 16, 16, 3)) * 8
+    captured = jax.jit(
+        lambda v: model.apply(v, images, capture_intermediates=lambda module, _: module.name == "stem")[1]
+    )(variables)
+    (actual,) = captured["intermediates"]["stem"]["__call__"]
+    kernel = variables["params"]["stem"]["conv"]["kernel"]
+    y = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), ((kernel.shape[0] // 2,) * 2,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    affine, running = (variables[of]["stem"]["bn"]["switch_1"] for of in ("params", "batch_stats"))
+    y = (y - running["mean"]) / jnp.sqrt(running["var"] + 1e-5) * affine["scale"] + affine["bias"]
+    assert (y < 0).any()
+    assert (y > 6).any()
+    np.testing.assert_allclose(actual, y.clip(0, highest), rtol=1e-4, atol=1e-4)
