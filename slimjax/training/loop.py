@@ -168,7 +168,8 @@ def _starting_state(run: Run, start: int) -> TrainState:
 def _say_how_it_starts(run: Run, start: int, progress: Progress) -> None:
     if not run.checkpoints.steps():
         if run.config.init_from:
-            progress.say(f"starting from the weights of {run.config.init_from}")
+            anew = "" if run.config.init_classifier else ", the classifier anew"
+            progress.say(f"starting from the weights of {run.config.init_from}{anew}")
         return
     stored = run.checkpoints.description(start)
     seen = f"{stored.examples_seen:,} images seen"
