@@ -3,16 +3,21 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from slimjax.configuration import check_keys, config_of_run, known_keys, let_overrides_win
+from slimjax.command_help import is_asked_for, print_help
+from slimjax.configuration import check_keys, config_of_run, configuration_file, known_keys, let_overrides_win
 from slimjax.errors import INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
+
+# The flags that are defined here are their commands'.
+flags.disclaim_key_flags()
 
 
 def run(main: Callable[..., int], default_config: str | None = None, operand: str | None = None) -> NoReturn:
@@ -38,9 +43,30 @@ def run(main: Callable[..., int], default_config: str | None = None, operand: st
             return INTERRUPTED
 
     logging.set_verbosity(logging.ERROR)
+    if is_asked_for(sys.argv):
+        print_help()
+        sys.exit(0)
     parse = _parse if default_config is None else partial(_parse_with_config, default_config=default_config)
     app.run(guarded, flags_parser=parse)
     raise AssertionError("app.run does not return")
+
+
+def define_quiet() -> "flags.FlagHolder[bool]":
+    """The flag --quiet, of commands that show progress."""
+    return flags.DEFINE_boolean("quiet", False, "No progress on stderr: results and mistakes alone.")
+
+
+def define_format(*formats: str) -> "tuple[flags.FlagHolder[str], flags.FlagHolder[str | None]]":
+    """The flags --format, the first of which is the default, and --output, of commands that print results."""
+    return (
+        flags.DEFINE_enum("format", formats[0], formats, "How to print."),
+        flags.DEFINE_string("output", None, "File to write to, rather than printing."),
+    )
+
+
+def opened(output: str | None) -> AbstractContextManager[TextIO]:
+    """The file of --output to write to, or stdout where it is not given."""
+    return Path(output).expanduser().open("w") if output else nullcontext(sys.stdout)
 
 
 def use_compilation_cache() -> None:
@@ -126,11 +152,13 @@ def _parse_with_config(argv: Sequence[str], default_config: str) -> Sequence[str
     others = [*argv[1 : place.start], *argv[place.stop :]]
     given = config[0].partition("=")[2] if "=" in config[0] else "".join(config[1:])
     if not given:
-        sys.exit(_fail("--config= names no file; give one, such as --config=configs/digits.py, or leave the flag out"))
+        sys.exit(_fail("--config= names nothing; give a file or a name, such as --config=digits, or leave it out"))
     # What follows a colon is for the file's get_config.
-    path, colon, _ = given.partition(":")
-    if not Path(path).is_file():
-        sys.exit(_fail(f"--config={path}: there is no such file; the project's own are in configs/"))
+    name, colon, method = given.partition(":")
+    try:
+        config = [f"--config={configuration_file(name)}{colon}{method}"]
+    except UserError as error:
+        sys.exit(_fail(str(error)))
     # ml_collections looks for overrides here, and only behind the file.
     sys.argv[1:] = [*config, *others]
     try:
@@ -152,7 +180,7 @@ def _parse_with_config(argv: Sequence[str], default_config: str) -> Sequence[str
         hint = did_you_mean(unknown, known)
         sys.exit(_fail(f"the configuration has no key {unknown!r}{hint}; configs/default.py has every key"))
     except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
+        sys.exit(_fail(f"--config={given}: {' '.join(str(error).split())}"))
     return rest
 
 

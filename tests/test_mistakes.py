@@ -16,13 +16,15 @@ MISTAKES = {
     "--workdir=W --config.lerning_rate=3": "has no key 'lerning_rate' (did you mean 'learning_rate'",
     "--workdir=W --config.foo.bar=1": "the configuration has no key 'foo.bar'",
     "--workdir=W --config.dataset.nme=x": "has no key 'dataset.nme' (did you mean 'dataset.name'",
-    "--workdir=W --config=": "--config= names no file; give one",
+    "--workdir=W --config=": "--config= names nothing; give a file or a name",
+    "--workdir=W --config=digit": "--config=digit is neither a file nor one of cifar10, default, digits,",
     "--workdir=W --config=configs/nope.py": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/nope.py:naive": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/digits.py:naive": "configs/digits.py:naive: this file takes nothing behind a colon",
     "--workdir=W --config=configs/s_resnet50.py:naif": "configs/s_resnet50.py:naif: method 'naif' is unknown; behind",
+    "--workdir=W --config s_resnet50:naif": "--config=s_resnet50:naif: method 'naif' is unknown; behind",
     "--workdir=W --config=configs/s_shufflenet.py:individual=0.4": "0.4 is not one of this row's widths (0.5, 1.0,",
-    "--workdir=W --config=configs/s_resnet50.py:individual=0.5": "'imagenet2012' is not in",
+    "--workdir=W --config=s_resnet50:individual=0.5": "'imagenet2012' is not in",
     "--workdir=W --config.learning_rate=fast": "--config.learning_rate=fast",
     "--workdir=W --config.learning_rate=-1": "learning_rate=-1.0 has to be finite and positive",
     "--wrkdir=W": "Did you mean: workdir",
@@ -55,6 +57,8 @@ MISTAKES = {
     "--workdir=W --config.schedule.warmup_epochs=nan": "warmup_epochs=nan: give a finite duration of at least 0",
     "--workdir=W --config.batch_norm_group_size=3": "batch_norm_group_size=3 does not divide 1 devices",
     "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere/checkpoints holds no checkpoints",
+    "--workdir=W --config.init_classifier=False": "init_classifier=False says nothing alone; give --config.init_from",
+    "--workdir=W --mode=eval --output=/nowhere/file": "--output=/nowhere/file cannot be written; give a file",
     "--workdir=W --config.optimizer.clip_norm=-1": "optimizer.clip_norm=-1.0 has to be finite and at least 0.0",
     "--workdir=W --config.optimizer.name=lbfgs --config.optimizer.options=": "optimizer.name='lbfgs' with options=",
     "--workdir=W --config.eval_every_steps=0": "eval_every_steps or eval_every_epochs comes to 0 steps",
@@ -105,12 +109,6 @@ def test_what_can_be_written_is_told_from_what_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written"):
         check_writable(tmp_path, "--workdir")
-
-
-def test_help_shows_examples(run_program):
-    code, out, _ = run_program("--help")
-    assert code == 1  # absl's
-    assert "python -m slimjax.main --workdir=runs/digits" in out
 
 
 def test_every_configuration_has_exactly_the_keys_of_the_default():
