@@ -1,5 +1,6 @@
 """Every mistake of a command line is one line that names the value, and nothing is left behind."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -70,6 +71,31 @@ MISTAKES = {
 def test_a_mistake_is_one_line(run_program, assert_refused, tmp_path, arguments):
     assert_refused(run_program(*arguments.replace("=W", f"={tmp_path / 'new'}").split()), MISTAKES[arguments])
     assert not (tmp_path / "new").exists(), "a run that never started leaves nothing"
+
+
+OF_ONES_OWN = {
+    "def get_config(:": "SyntaxError: invalid syntax (line 1)",
+    "\ndef get_config():\n    return learning_rate": "NameError: name 'learning_rate' is not defined (line 3)",
+    "config = {}": "it has no function get_config(), which returns the configuration",
+    "def get_config():\n    pass": "its get_config() returns NoneType, not a ConfigDict",
+}
+
+
+@pytest.mark.parametrize("code", OF_ONES_OWN)
+def test_a_mistake_in_a_configuration_of_ones_own_is_one_line(run_program, assert_refused, tmp_path, code):
+    (tmp_path / "mine.py").write_text(code)
+    arguments = (f"--workdir={tmp_path / 'new'}", f"--config={tmp_path / 'mine.py'}")
+    assert_refused(run_program(*arguments), f"mine.py: {OF_ONES_OWN[code]}")
+
+
+def test_a_reader_that_has_enough_is_no_error(start_program):
+    """As `python -m slimjax.main --help | head -1`, for any length of what is printed."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = start_program("--help", stdout=writes)
+    os.close(writes)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
 
 
 def test_a_batch_that_does_not_divide_is_one_line(run_program, assert_refused, tmp_path):
