@@ -10,6 +10,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initialisation, data order, augmentation and random widths
     config.platform = ""  # cpu, gpu or tpu; "" takes what JAX finds. Asking for an absent one is an error
     config.init_from = ""  # workdir of another run whose weights this one starts from
+    config.init_classifier = True  # whether its classifier is taken too; False begins that anew, for other classes
 
     config.batch_size = 64  # images of one step over all devices
     config.num_train_steps = placeholder(int)  # steps; give this or num_epochs. `incremental`: of each stage

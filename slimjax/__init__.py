@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slimjax.errors import UserError
     from slimjax.interop import load_torch_checkpoint, save_torch_checkpoint
     from slimjax.models import MODELS, create_model
+    from slimjax.training.loading import load_checkpoint
 
 _MODULES = {
     "MODELS": "slimjax.models",
@@ -24,6 +25,7 @@ _MODULES = {
     "create_model": "slimjax.models",
     "extract_subnet": "slimjax.deploy.subnets",
     "fold_batch_norm": "slimjax.deploy.folding",
+    "load_checkpoint": "slimjax.training.loading",
     "load_torch_checkpoint": "slimjax.interop",
     "measure_latency": "slimjax.analysis.latency",
     "profile_model": "slimjax.analysis.profile",
@@ -37,6 +39,7 @@ __all__ = [
     "create_model",
     "extract_subnet",
     "fold_batch_norm",
+    "load_checkpoint",
     "load_torch_checkpoint",
     "measure_latency",
     "profile_model",

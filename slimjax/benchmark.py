@@ -9,8 +9,6 @@ Images are black: time does not depend on values. Errors are those that were mea
 """
 
 import os
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +30,8 @@ _BACKENDS = flags.DEFINE_list("backends", [], f"Of {', '.join(BACKENDS)}; all th
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Images of one timed call; several, as in 1,32, are timed each.")
 _THREADS = flags.DEFINE_integer("threads", None, "Cores that a call may use; all of this process's if absent.")
 _REPEATS = flags.DEFINE_integer("repeats", 50, "Timed calls, of which the median and 95th percentile are reported.")
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "json"], "How to print.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than printing.")
+_FORMAT, _OUTPUT = cli.define_format("table", "csv", "json")
+_QUIET = cli.define_quiet()
 _PLOT = flags.DEFINE_string("plot", None, f"Picture of error against latency to draw: {', '.join(PICTURES)}.")
 
 
@@ -81,7 +79,7 @@ def _report(bundle: Path, batch_sizes: list[int], threads: int) -> "BenchmarkRep
     from slimjax.training.progress import Progress
 
     keep_freed_memory()
-    with Progress() as progress:
+    with Progress(enabled=not _QUIET.value) as progress:
         timings = time_bundle(bundle, manifest, programs, batch_sizes, threads, _REPEATS.value, progress)
     return BenchmarkReport(manifest, describe_machine(), threads, _REPEATS.value, timings)
 
@@ -106,8 +104,7 @@ def _print(report: "BenchmarkReport") -> None:
     from slimjax.deploy.benchmarking import as_csv, as_json
     from slimjax.deploy.plots import plot_error_over_latency
 
-    path = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
-    with path.open("w") if path else nullcontext(sys.stdout) as file:
+    with cli.opened(_OUTPUT.value) as file:
         if _FORMAT.value == "table":
             print_benchmark(report, file)
         else:

@@ -1,18 +1,25 @@
 """What all command lines share: flags, configuration files, and mistakes told in one line."""
 
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from slimjax.configuration import check_keys, config_of_run, known_keys, let_overrides_win
-from slimjax.errors import INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
+from slimjax.command_help import is_asked_for, print_help
+from slimjax.configuration import check_keys, config_of_run, configuration_file, known_keys, let_overrides_win
+from slimjax.errors import CLOSED_PIPE, INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
+
+# The flags that are defined here are their commands'.
+flags.disclaim_key_flags()
 
 
 def run(main: Callable[..., int], default_config: str | None = None, operand: str | None = None) -> NoReturn:
@@ -30,17 +37,32 @@ def run(main: Callable[..., int], default_config: str | None = None, operand: st
             return _fail(f"{operand} is missing; give it behind the command, see --help")
         if len(argv) - 1 > expected:
             return _fail(f"{argv[1 + expected]!r} is not a flag; flags begin with --, see --help")
-        try:
-            return main(*argv[1:])
-        except UserError as error:
-            return _fail(str(error))
-        except KeyboardInterrupt:
-            return INTERRUPTED
+        return _told(lambda: main(*argv[1:]))
 
     logging.set_verbosity(logging.ERROR)
+    if is_asked_for(sys.argv):
+        sys.exit(_told(print_help))
     parse = _parse if default_config is None else partial(_parse_with_config, default_config=default_config)
     app.run(guarded, flags_parser=parse)
     raise AssertionError("app.run does not return")
+
+
+def define_quiet() -> "flags.FlagHolder[bool]":
+    """The flag --quiet, of commands that show progress."""
+    return flags.DEFINE_boolean("quiet", False, "No progress on stderr: results and mistakes alone.")
+
+
+def define_format(*formats: str) -> "tuple[flags.FlagHolder[str], flags.FlagHolder[str | None]]":
+    """The flags --format, the first of which is the default, and --output, of commands that print results."""
+    return (
+        flags.DEFINE_enum("format", formats[0], formats, "How to print."),
+        flags.DEFINE_string("output", None, "File to write to, rather than printing."),
+    )
+
+
+def opened(output: str | None) -> AbstractContextManager[TextIO]:
+    """The file of --output to write to, or stdout where it is not given."""
+    return Path(output).expanduser().open("w") if output else nullcontext(sys.stdout)
 
 
 def use_compilation_cache() -> None:
@@ -119,41 +141,71 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _parse_with_config(argv: Sequence[str], default_config: str) -> Sequence[str]:
-    # The file comes first, since overrides are known only once it is loaded. The default is not the flag's own: that is
-    # loaded when the flag is defined, before anything here could tell its overrides' mistakes.
+    try:
+        given, others = _put_config_first(argv, default_config)
+        return _parse_and_load(given, others)
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+
+
+def _put_config_first(argv: Sequence[str], default_config: str) -> tuple[str, Sequence[str]]:
+    """Has sys.argv begin with the configuration's file; returns what --config names, and the other arguments.
+
+    The file comes first, since overrides are known only once it is loaded. The default is not the flag's own: that is
+    loaded when the flag is defined, before anything here could tell its overrides' mistakes.
+    """
     place = _config_arguments(argv)
     config = argv[place] or [f"--config={default_config}"]
     others = [*argv[1 : place.start], *argv[place.stop :]]
     given = config[0].partition("=")[2] if "=" in config[0] else "".join(config[1:])
     if not given:
-        sys.exit(_fail("--config= names no file; give one, such as --config=configs/digits.py, or leave the flag out"))
+        raise UserError("--config= names nothing; give a file or a name, such as --config=digits, or leave it out")
     # What follows a colon is for the file's get_config.
-    path, colon, _ = given.partition(":")
-    if not Path(path).is_file():
-        sys.exit(_fail(f"--config={path}: there is no such file; the project's own are in configs/"))
-    # ml_collections looks for overrides here, and only behind the file.
-    sys.argv[1:] = [*config, *others]
+    name, colon, method = given.partition(":")
+    # ml_collections looks for overrides in sys.argv, and only behind the file.
+    sys.argv[1:] = [f"--config={configuration_file(name)}{colon}{method}", *others]
+    return given, others
+
+
+def _parse_and_load(given: str, others: Sequence[str]) -> Sequence[str]:
+    """Parses sys.argv and loads the configuration, whose file is somebody's code and may raise anything."""
     try:
         rest = flags.FLAGS(sys.argv)
+        config = flags.FLAGS.config
         # A configuration that cannot be loaded says so when its content is first asked for.
-        list(flags.FLAGS.config)
+        if config is not None:
+            list(config)
     except flags.Error as error:
         cause = _raised_by_config(error)
-        if cause is None:
-            sys.exit(_fail(" ".join(str(error).split())))
-        if colon and isinstance(cause, TypeError) and "get_config() takes 0 positional" in str(cause):
-            sys.exit(_fail(f"--config={given}: this file takes nothing behind a colon; the published rows' do"))
-        sys.exit(_fail(f"--config={given}: {' '.join(str(cause).split())}"))
+        raise UserError(" ".join(str(error).split()) if cause is None else _mistake_in(given, cause)) from error
     except (AttributeError, KeyError) as error:
         known = known_keys()
         unknown = next((key for key in _overridden_keys(others) if not _is_part_of(key, known)), None)
         if unknown is None:
-            sys.exit(_fail(f"--config={given}: {' '.join(str(error.args[0] if error.args else error).split())}"))
+            raise UserError(_mistake_in(given, error)) from error
         hint = did_you_mean(unknown, known)
-        sys.exit(_fail(f"the configuration has no key {unknown!r}{hint}; configs/default.py has every key"))
-    except (TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-        sys.exit(_fail(f"{config[-1]}: {' '.join(str(error).split())}"))
+        raise UserError(f"the configuration has no key {unknown!r}{hint}; configs/default.py has every key") from error
+    except Exception as error:
+        raise UserError(_mistake_in(given, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={given}: its get_config() returns {type(config).__name__}, not a ConfigDict")
     return rest
+
+
+def _mistake_in(given: str, error: BaseException) -> str:
+    """What a configuration file has raised, in a line, with the place in the file."""
+    if isinstance(error, UserError):
+        return f"--config={given}: {error}"
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    if given.count(":") and "get_config() takes 0 positional" in text:
+        return f"--config={given}: this file takes nothing behind a colon; the published rows' do"
+    if text.endswith("has no attribute 'get_config'"):
+        return f"--config={given}: it has no function get_config(), which returns the configuration"
+    file = str(configuration_file(given.partition(":")[0]))
+    lines = [error.lineno] if isinstance(error, SyntaxError) else []
+    lines += [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"--config={given}: {type(error).__name__}: {text}{place}"
 
 
 def _overridden_keys(arguments: Sequence[str]) -> Iterator[str]:
@@ -178,6 +230,22 @@ def _raised_by_config(error: BaseException) -> BaseException | None:
         if "Error whilst parsing config file" in str(wrapper) and "Error whilst" not in str(error):
             return error
     return None
+
+
+def _told(command: Callable[[], int | None]) -> int:
+    """Runs a command; what its user has done to it ends in an exit code and no stack trace."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has; Python would try once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return code or 0
 
 
 def _fail(message: str) -> int:

@@ -1,6 +1,8 @@
 """Configurations: their keys checked against `configs/default.py`, and those that a trained run carries."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -17,6 +19,37 @@ EXCLUSIVE = (
     ("schedule.boundaries_steps", "schedule.boundaries_epochs"),
 )
 """Keys that say the same thing in two units."""
+
+
+_SHARED = ("__init__", "published")
+"""What is beside the configurations and is none."""
+
+
+def named_configurations() -> dict[str, Path]:
+    """The files of slimjax's own configurations by their short names, such as `s_mobilenet_v2`."""
+    found = {path.stem: path for path in Path(str(files("slimjax.configs"))).glob("*.py")}
+    return {name: found[name] for name in sorted(found) if name not in _SHARED}
+
+
+def configuration_file(given: str) -> Path:
+    """The file that `--config` names: one of that path, or else slimjax's own of that short name.
+
+    Raises:
+      UserError: if there is neither.
+    """
+    if Path(given).is_file():
+        return Path(given)
+    named = named_configurations()
+    if given in named:
+        return named[given]
+    if "/" in given or given.endswith(".py"):
+        own = Path(given).stem
+        hint = (
+            f"slimjax's own need no path: --config={own}" if own in named else f"slimjax's own are {', '.join(named)}"
+        )
+        raise UserError(f"--config={given}: there is no such file; {hint}")
+    hint = did_you_mean(given, named)
+    raise UserError(f"--config={given} is neither a file nor one of {', '.join(named)}{hint}")
 
 
 def known_keys() -> list[str]:

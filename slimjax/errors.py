@@ -9,6 +9,9 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect."""
 
+CLOSED_PIPE = 141
+"""Exit code once nobody reads what is printed, as shells expect."""
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config value, a path, a data set, a checkpoint.

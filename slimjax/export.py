@@ -33,13 +33,14 @@ INPUTS = ("float32", "uint8")
 
 _CHECK_IMAGES = 64
 
-config_flags.DEFINE_config_file("config", None, "--config.KEY=VALUE overrides one key of the trained configuration.")
+config_flags.DEFINE_config_file("config", None, "--config.KEY=VALUE Sets a key of the trained configuration otherwise.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Of the run: latest, best, or a step.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the bundle; it must not be there yet.")
 _WIDTHS = flags.DEFINE_list("widths", [], "Of the network's widths, such as .25,.5; all where none is given.")
 _FORMATS = flags.DEFINE_list("formats", ["stablehlo"], f"Of the programs: {', '.join(FORMATS)}.")
 _INPUT = flags.DEFINE_enum("input", "float32", INPUTS, "Images: normalised float32, or uint8 of 0 to 255.")
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
     from slimjax.deploy.exporting import export_bundle
     from slimjax.training.progress import Progress
 
-    with Progress() as progress:
+    with Progress(enabled=not _QUIET.value) as progress:
         trained = _trained(config, workdir, progress)
         manifest = export_bundle(trained, output, asked_for or trained.model.widths, progress, _FORMATS.value)
     _print(manifest, output)

@@ -1,8 +1,8 @@
 """Turns a PyTorch checkpoint into a checkpoint of slimjax, as a run would have saved it before its first step.
 
-python -m slimjax.import_torch --config=configs/s_mobilenet_v2.py --checkpoint=FILE.pt --workdir=DIR
+python -m slimjax.import_torch --config=s_mobilenet_v2 --checkpoint=FILE.pt --workdir=DIR
 python -m slimjax.main --workdir=DIR --mode=eval                                   then: its figures at every width
-python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=DIR            or: train on from it
+python -m slimjax.main --config=s_mobilenet_v2 --workdir=DIR                       or: train on from it
 python -m slimjax.main --config=... --workdir=OTHER --config.init_from=DIR         or: start another run with it
 
 Needs PyTorch: pip install 'slimjax[torch]'. No data set is opened; the number of classes is the file's.
@@ -21,7 +21,7 @@ from slimjax.paths import folder_path
 config_flags.DEFINE_config_file(
     "config",
     None,
-    "Configuration file; its section `model` is the file's network. --config.KEY=VALUE overrides one key of it.",
+    "Configuration, a file or a short name; its section `model` is the checkpoint's network.",
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The file: a state_dict, or a dict that has one under `model`.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the checkpoint; it must not have any yet.")

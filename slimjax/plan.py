@@ -12,8 +12,6 @@ images that the hosts have to deliver. Neither data nor a TPU is needed, but for
 'slimjax[tpu]'. It takes minutes a program. The topology decides the platform, whatever config.platform says.
 """
 
-import sys
-from contextlib import nullcontext
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 config_flags.DEFINE_config_file(
     "config",
     None,
-    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it.",
+    "Configuration, a file or a short name: the digits where none is given.",
 )
 _TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Devices: a TPU slice such as v5e:4x4, or a number of fake ones such as cpu:8."
@@ -52,8 +50,8 @@ _HOST_IMAGES_PER_SECOND = flags.DEFINE_float(
     "host_images_per_second", None, "Images that one core of a host prepares in a second, as its benchmark measures."
 )
 _HOST_CORES = flags.DEFINE_integer("host_cores", None, "Cores of each host.")
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "How to print.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than printing.")
+_FORMAT, _OUTPUT = cli.define_format("table", "json")
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:
@@ -94,7 +92,7 @@ def _report(config: ConfigDict, topology_name: str) -> "PlanReport":
     training = training_without_data(config, topology.devices, cli.num_classes(config, _NUM_CLASSES.value))
     turn, model, largest = costliest_turn(training.rule), training.task.model, None
     cache = CostCache.in_place_of_jax(topology.name) if topology.chip else None
-    with Progress() as progress:
+    with Progress(enabled=not _QUIET.value) as progress:
         cost_of = partial(step_cost, training, turn, progress=progress, cache=cache)
         cost = cost_of(config.batch_size)
         if _FIND_BATCH_SIZE.value:
@@ -119,8 +117,7 @@ def _print(report: "PlanReport") -> None:
     from slimjax.analysis.plan_report import as_json
     from slimjax.analysis.tables import print_plan
 
-    path = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
-    with path.open("w") if path else nullcontext(sys.stdout) as file:
+    with cli.opened(_OUTPUT.value) as file:
         if _FORMAT.value == "table":
             print_plan(report, file)
         else:

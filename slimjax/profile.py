@@ -10,8 +10,6 @@ No data set is needed, and weights are random: time does not depend on values. M
 output of the one convolution or dense layer where they are largest, which inference needs at least.
 """
 
-import sys
-from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 config_flags.DEFINE_config_file(
     "config",
     None,
-    "Configuration file, the digits where none is given; --config.KEY=VALUE overrides one key of it.",
+    "Configuration, a file or a short name: the digits where none is given.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, whose configuration is taken.")
 _NUM_CLASSES = flags.DEFINE_integer(
@@ -46,8 +44,8 @@ _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Images of one timed call
 _REPEATS = flags.DEFINE_integer("repeats", 50, "Timed calls, of which the median and 95th percentile are reported.")
 _LATENCY = flags.DEFINE_boolean("latency", True, "Whether to compile and time, rather than count alone.")
 _LAYERS = flags.DEFINE_boolean("layers", False, "Whether to report every layer too; each is timed by itself.")
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "json"], "How to print.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write to, rather than printing.")
+_FORMAT, _OUTPUT = cli.define_format("table", "csv", "json")
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:
@@ -111,7 +109,7 @@ def _report(config: ConfigDict, model: "SlimmableNetwork", image_size: int, batc
 
     latencies, layer_latencies = {}, {}
     repeats = _REPEATS.value
-    with Progress() as progress:
+    with Progress(enabled=not _QUIET.value) as progress:
         for size in batch_sizes:
             with progress.announced(f"compiling and timing {len(model.widths)} widths, batch {size}"):
                 latencies[size] = measure_latency(model, random_variables(model), image_size, size, repeats)
@@ -137,8 +135,7 @@ def _print(report: "ProfileReport") -> None:
     from slimjax.analysis.profile_report import as_csv, as_json
     from slimjax.analysis.tables import print_profile
 
-    path = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
-    with path.open("w") if path else nullcontext(sys.stdout) as file:
+    with cli.opened(_OUTPUT.value) as file:
         if _FORMAT.value == "table":
             print_profile(report, file)
         else:

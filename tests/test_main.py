@@ -1,6 +1,7 @@
 """The real program in real processes: training, real kills, evaluation, calibration, and every mistake in one line."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -123,6 +124,19 @@ def test_evaluation_needs_the_workdir_alone_and_agrees(trained, run_program):
     code, out, err = run_program(f"--workdir={trained[0]}", "--mode=eval", "--config.batch_size=50")
     assert code == 0, err
     assert ERROR_ROW.findall(out) == ERROR_ROW.findall(trained[1])
+
+
+def test_evaluation_for_a_script_is_quiet_and_has_every_digit(trained, run_program):
+    code, out, err = run_program(f"--workdir={trained[0]}", "--mode=eval", "--quiet", "--format=json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert (report["model"], report["dataset"], report["eval_split"]) == ("mobilenet_v1_tiny", "digits", "test")
+    assert (report["step"], report["checkpoints"]) == (80, str(trained[0] / "checkpoints"))
+    last = next(line for line in lines_of(trained[0]) if line["step"] == 80 and "eval/loss/width_1" in line)
+    for row, width in zip(report["widths"], ("0.25", "1"), strict=True):
+        assert f"{row['width']:g}" == width
+        for name in ("loss", "top1_error", "top5_error"):
+            assert row[name] == pytest.approx(last[f"eval/{name}/width_{width}"], rel=1e-6)
 
 
 def test_calibration_writes_a_workdir_that_evaluates(trained, run_program):

@@ -1,5 +1,6 @@
 """Every mistake of a command line is one line that names the value, and nothing is left behind."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -16,13 +17,15 @@ MISTAKES = {
     "--workdir=W --config.lerning_rate=3": "has no key 'lerning_rate' (did you mean 'learning_rate'",
     "--workdir=W --config.foo.bar=1": "the configuration has no key 'foo.bar'",
     "--workdir=W --config.dataset.nme=x": "has no key 'dataset.nme' (did you mean 'dataset.name'",
-    "--workdir=W --config=": "--config= names no file; give one",
+    "--workdir=W --config=": "--config= names nothing; give a file or a name",
+    "--workdir=W --config=digit": "--config=digit is neither a file nor one of cifar10, default, digits,",
     "--workdir=W --config=configs/nope.py": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/nope.py:naive": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/digits.py:naive": "configs/digits.py:naive: this file takes nothing behind a colon",
     "--workdir=W --config=configs/s_resnet50.py:naif": "configs/s_resnet50.py:naif: method 'naif' is unknown; behind",
+    "--workdir=W --config s_resnet50:naif": "--config=s_resnet50:naif: method 'naif' is unknown; behind",
     "--workdir=W --config=configs/s_shufflenet.py:individual=0.4": "0.4 is not one of this row's widths (0.5, 1.0,",
-    "--workdir=W --config=configs/s_resnet50.py:individual=0.5": "'imagenet2012' is not in",
+    "--workdir=W --config=s_resnet50:individual=0.5": "'imagenet2012' is not in",
     "--workdir=W --config.learning_rate=fast": "--config.learning_rate=fast",
     "--workdir=W --config.learning_rate=-1": "learning_rate=-1.0 has to be finite and positive",
     "--wrkdir=W": "Did you mean: workdir",
@@ -55,6 +58,8 @@ MISTAKES = {
     "--workdir=W --config.schedule.warmup_epochs=nan": "warmup_epochs=nan: give a finite duration of at least 0",
     "--workdir=W --config.batch_norm_group_size=3": "batch_norm_group_size=3 does not divide 1 devices",
     "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere/checkpoints holds no checkpoints",
+    "--workdir=W --config.init_classifier=False": "init_classifier=False says nothing alone; give --config.init_from",
+    "--workdir=W --mode=eval --output=/nowhere/file": "--output=/nowhere/file cannot be written; give a file",
     "--workdir=W --config.optimizer.clip_norm=-1": "optimizer.clip_norm=-1.0 has to be finite and at least 0.0",
     "--workdir=W --config.optimizer.name=lbfgs --config.optimizer.options=": "optimizer.name='lbfgs' with options=",
     "--workdir=W --config.eval_every_steps=0": "eval_every_steps or eval_every_epochs comes to 0 steps",
@@ -66,6 +71,31 @@ MISTAKES = {
 def test_a_mistake_is_one_line(run_program, assert_refused, tmp_path, arguments):
     assert_refused(run_program(*arguments.replace("=W", f"={tmp_path / 'new'}").split()), MISTAKES[arguments])
     assert not (tmp_path / "new").exists(), "a run that never started leaves nothing"
+
+
+OF_ONES_OWN = {
+    "def get_config(:": "SyntaxError: invalid syntax (line 1)",
+    "\ndef get_config():\n    return learning_rate": "NameError: name 'learning_rate' is not defined (line 3)",
+    "config = {}": "it has no function get_config(), which returns the configuration",
+    "def get_config():\n    pass": "its get_config() returns NoneType, not a ConfigDict",
+}
+
+
+@pytest.mark.parametrize("code", OF_ONES_OWN)
+def test_a_mistake_in_a_configuration_of_ones_own_is_one_line(run_program, assert_refused, tmp_path, code):
+    (tmp_path / "mine.py").write_text(code)
+    arguments = (f"--workdir={tmp_path / 'new'}", f"--config={tmp_path / 'mine.py'}")
+    assert_refused(run_program(*arguments), f"mine.py: {OF_ONES_OWN[code]}")
+
+
+def test_a_reader_that_has_enough_is_no_error(start_program):
+    """As `python -m slimjax.main --help | head -1`, for any length of what is printed."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = start_program("--help", stdout=writes)
+    os.close(writes)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
 
 
 def test_a_batch_that_does_not_divide_is_one_line(run_program, assert_refused, tmp_path):
@@ -105,12 +135,6 @@ def test_what_can_be_written_is_told_from_what_cannot(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written"):
         check_writable(tmp_path, "--workdir")
-
-
-def test_help_shows_examples(run_program):
-    code, out, _ = run_program("--help")
-    assert code == 1  # absl's
-    assert "python -m slimjax.main --workdir=runs/digits" in out
 
 
 def test_every_configuration_has_exactly_the_keys_of_the_default():

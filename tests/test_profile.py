@@ -15,7 +15,7 @@ from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.state import initial_state
 
 TIMED = ["--batch_sizes=1,2", "--repeats=2"]
-GOLDEN = ["--config=configs/s_mobilenet_v2.py", "--nolatency"]
+GOLDEN = ["--config=s_mobilenet_v2", "--nolatency"]
 SMALL = ["--num_classes=10", "--config.model.widths=(0.25,1.0)"]
 
 

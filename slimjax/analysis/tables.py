@@ -1,42 +1,38 @@
 """Tables for the terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from slimjax.analysis.figures_report import FiguresReport
 from slimjax.analysis.plan_report import LargestBatch, Pipeline, PlanReport
-from slimjax.analysis.profile import profile_model
+from slimjax.analysis.profile import WidthProfile
 from slimjax.analysis.profile_report import ProfileReport, shape_text
 from slimjax.analysis.program_costs import StepCost
 from slimjax.analysis.timing import Latency
-from slimjax.deploy.benchmarking import BenchmarkReport
-from slimjax.deploy.bundle import Manifest, width_key
-from slimjax.models.network import SlimmableNetwork
+from slimjax.deploy.benchmarking import BenchmarkReport, Timing
+from slimjax.deploy.bundle import Manifest, WidthEntry, width_key
 from slimjax.tasks.task import Figures
+from slimjax.terminal import is_terminal
 
 _WIDE = 1000
 """Characters; tables are no wider than what they hold."""
 
 
-def width_table(model: SlimmableNetwork, image_size: int, figures: Mapping[float, Figures]) -> Table:
-    """A row for every width: parameters, MACs of one image, and its figures."""
-    names = list(next(iter(figures.values())))
-    table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
-    for row in profile_model(model, image_size):
-        values = (f"{figures[row.width][name]:.2f}" for name in names)
-        table.add_row(f"{row.width:g}", f"{row.params:,}", _millions(row.macs), *values)
-    return table
+def print_figures(report: FiguresReport, file: TextIO) -> None:
+    """An evaluation as people read it: a row for every width with its parameters, MACs of one image and figures."""
+    print_table(_figures_table(report.widths, [report.figures[row.width] for row in report.widths]), file)
+    for note in report.notes:
+        print(note, file=file)
 
 
 def bundle_tables(manifest: Manifest) -> tuple[Table, Table]:
     """Of a bundle: counts and measured figures of every width, and how each program compares with the network."""
-    names = list(manifest.widths[0].figures)
-    widths = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
-    for entry in manifest.widths:
-        figures = (f"{entry.figures[name]:.2f}" for name in names)
-        widths.add_row(f"{entry.width:g}", f"{entry.params:,}", _millions(entry.macs), *figures)
+    widths = _figures_table(manifest.widths, [entry.figures for entry in manifest.widths])
     keys = [width_key(entry.width) for entry in manifest.widths]
     headers = (f"width {key}:\ndifference, agreement" for key in keys)
     programs = _table("program", *headers, left=1)
@@ -53,6 +49,7 @@ def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
     names = list(manifest.widths[0].figures)
     headers = ("back end", "program", "batch", "width", "MACs", *(name.replace("_", " ") for name in names))
     table = _table(*headers, "ms", "p95 ms", "images/s", left=2)
+    fastest = _fastest(report.timings)
     for timing in report.timings:
         entry, latency = report.width_of(timing), timing.latency
         table.add_row(
@@ -62,7 +59,7 @@ def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
             f"{timing.width:g}",
             _millions(entry.macs),
             *(f"{entry.figures[name]:.2f}" for name in names),
-            f"{latency.median_ms:,.2f}",
+            Text(f"{latency.median_ms:,.2f}", "bold" if timing in fastest else ""),
             f"{latency.p95_ms:,.2f}",
             f"{timing.images_per_second:,.0f}",
             end_section=entry.width == manifest.widths[-1].width,
@@ -70,6 +67,14 @@ def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
     print_table(table, file)
     where = f"{report.machine['processor']}, {report.threads} threads"
     print(f"ms: median and 95th percentile of {report.repeats} calls on {where}", file=file)
+
+
+def _fastest(timings: Sequence[Timing]) -> list[Timing]:
+    """Of the programs that were timed at each width and batch size, where there are several, the fastest."""
+    rivals: dict[tuple[float, int], list[Timing]] = {}
+    for timing in timings:
+        rivals.setdefault((timing.width, timing.batch_size), []).append(timing)
+    return [min(those, key=lambda timing: timing.latency.median_ms) for those in rivals.values() if len(those) > 1]
 
 
 def print_profile(report: ProfileReport, file: TextIO) -> None:
@@ -107,11 +112,29 @@ def print_plan(report: PlanReport, file: TextIO) -> None:
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
-    """Prints to stdout or a file, aligned, without colours and as wide as need be when it is not a terminal."""
+    """Prints to stdout or a file, aligned; without bold and as wide as need be when it is not a terminal."""
     console = Console(highlight=False, file=file)
-    if not console.is_terminal:
+    if not is_terminal(file or sys.stdout):
         console.width = _WIDE
     console.print(table)
+
+
+def _figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures: Sequence[Figures]) -> Table:
+    """Counts and figures of every width, the best of each figure in bold."""
+    names = list(figures[0])
+    table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
+    columns = [_best_in_bold([row[name] for row in figures]) for name in names]
+    for row, *cells in zip(widths, *columns, strict=True):
+        table.add_row(f"{row.width:g}", f"{row.params:,}", _millions(row.macs), *cells)
+    return table
+
+
+def _best_in_bold(values: Sequence[float]) -> list[Text]:
+    """Losses, errors or times as text; the least in bold, unless all read alike."""
+    texts = [f"{value:,.2f}" for value in values]
+    best = texts[values.index(min(values))]
+    is_marked = len(set(texts)) > 1
+    return [Text(text, "bold" if is_marked and text == best else "") for text in texts]
 
 
 def _profile_table(report: ProfileReport) -> Table:

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from slimjax.interop.layouts import Layer, Layout, layers_by_block
 from slimjax.interop.state_dicts import StateDict
-from slimjax.models.network import SlimmableNetwork
+from slimjax.models.network import CLASSIFIER, SlimmableNetwork
 from slimjax.nn.tracing import abstract_variables
 
 Kind = Literal["convolution", "dense", "vector"]
@@ -118,7 +118,7 @@ def module_of(norm: str, key: str, layout: Layout) -> str:
 
 
 def _classifier(layout: Layout, shapes: Mapping[tuple[str, ...], Any]) -> Iterator[Assignment]:
-    kernel, bias = ("params", "classifier", "kernel"), ("params", "classifier", "bias")
+    kernel, bias = ("params", CLASSIFIER, "kernel"), ("params", CLASSIFIER, "bias")
     yield Assignment(kernel, shapes[kernel], (f"{layout.classifier}.weight",), "dense")
     yield Assignment(bias, shapes[bias], (f"{layout.classifier}.bias",), "vector")
 

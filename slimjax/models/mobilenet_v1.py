@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
+from slimjax.models.network import CLASSIFIER, RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, round_channels
@@ -61,4 +61,4 @@ class MobileNetV1(SlimmableNetwork):
                 x, switch, train
             )
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        return SlimmableDense(max(features), self.num_classes, name="classifier")(x)
+        return SlimmableDense(max(features), self.num_classes, name=CLASSIFIER)(x)

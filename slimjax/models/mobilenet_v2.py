@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
+from slimjax.models.network import CLASSIFIER, RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, round_channels
@@ -121,7 +121,7 @@ class MobileNetV2(SlimmableNetwork):
         tail = features_of["tail"]
         x = ConvNorm(features, tail, self._tail_batch_norm(), dtype=self.dtype, name="tail")(x, switch, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        return SlimmableDense(max(tail), self.num_classes, name="classifier")(x)
+        return SlimmableDense(max(tail), self.num_classes, name=CLASSIFIER)(x)
 
     def _tail_batch_norm(self) -> BatchNormFactory:
         return self.make_batch_norm("shared" if self.tail_bn == "shared" else None)

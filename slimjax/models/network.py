@@ -19,6 +19,9 @@ from slimjax.nn.plans import WidthPlan, check_plans, check_widths, switch_of
 RGB = 3
 """Channels of the images."""
 
+CLASSIFIER = "classifier"
+"""The name, in every family, of the layer whose outputs are the classes."""
+
 
 @dataclass(frozen=True)
 class Stage:

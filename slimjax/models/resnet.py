@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
+from slimjax.models.network import CLASSIFIER, RGB, SlimmableNetwork, Stage, blocks_of, first_blocks
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, truncate_channels
@@ -129,7 +129,7 @@ class ResNet(SlimmableNetwork):
             x = block(x, switch, train)
             outputs.append(x)
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        logits = SlimmableDense(max(features), self.num_classes, name="classifier")(pooled)
+        logits = SlimmableDense(max(features), self.num_classes, name=CLASSIFIER)(pooled)
         return tuple(outputs[last - 1] for last in accumulate(stage.repeats for stage in self.stages)), logits
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.models.network import RGB, SlimmableNetwork, Stage, blocks_of
+from slimjax.models.network import CLASSIFIER, RGB, SlimmableNetwork, Stage, blocks_of
 from slimjax.nn.blocks import BatchNormFactory, ConvNorm, DepthwiseNorm
 from slimjax.nn.layers import SlimmableDense
 from slimjax.nn.plans import WidthPlan, truncate_channels
@@ -108,7 +108,7 @@ class ShuffleNet(SlimmableNetwork):
             block = ShuffleBlock(in_features, hidden, features, batch_norm, strides, in_groups, self.dtype, name=name)
             x = block(x, switch, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        return SlimmableDense(max(features), self.num_classes, name="classifier")(x)
+        return SlimmableDense(max(features), self.num_classes, name=CLASSIFIER)(x)
 
 
 class ShuffleBlock(nn.Module):

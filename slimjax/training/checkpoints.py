@@ -232,20 +232,25 @@ class Checkpoints:
 
 
 def check_same_network(
-    stored: Description, config: ConfigDict, num_classes: int, path: epath.Path, source: str = "--workdir"
+    stored: Description, config: ConfigDict, num_classes: int | None, path: epath.Path, source: str = "--workdir"
 ) -> None:
     """UserError that names what differs, if a checkpoint is of another network than the configuration's.
 
     Args:
       stored: of the checkpoint.
       config: of this run.
-      num_classes: of this run.
+      num_classes: of this run; None if that does not matter, since the classifier is not taken.
       path: of the checkpoint.
       source: the setting that named the checkpoint.
     """
     differences = _differences(stored.config["model"], _plain(config)["model"], "model", NOT_OF_THE_NETWORK)
-    if stored.num_classes != num_classes:
+    if num_classes not in (None, stored.num_classes):
         differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
+        if len(differences) == 1 and source == "config.init_from":
+            raise UserError(
+                f"{path} is of other classes: {differences[0]}. Set --config.init_classifier=False to begin the "
+                "classifier anew and take all else"
+            )
     if differences:
         raise UserError(
             f"{path} is of another network: {'; '.join(differences)}. Give another {source}, or the configuration "

@@ -40,12 +40,13 @@ class Outcome:
     exit_code: int
 
 
-def train(run: Run, traced: range = range(0)) -> Outcome:
+def train(run: Run, traced: range = range(0), quiet: bool = False) -> Outcome:
     """Trains, or goes on from the workdir's newest checkpoint, until the last step or a signal.
 
     Args:
       run: what is trained.
       traced: the steps of which a trace is written.
+      quiet: whether no progress is shown.
 
     Returns:
       How it ended.
@@ -55,7 +56,7 @@ def train(run: Run, traced: range = range(0)) -> Outcome:
     """
     leads = jax.process_index() == 0
     start, end = max(run.checkpoints.steps(), default=0), run.rule.num_steps
-    with Progress(enabled=leads) as progress:
+    with Progress(enabled=leads and not quiet) as progress:
         evaluate = Evaluator(run.task, run.mesh, progress)
         state = _starting_state(run, start)
         if start >= end:
@@ -168,7 +169,8 @@ def _starting_state(run: Run, start: int) -> TrainState:
 def _say_how_it_starts(run: Run, start: int, progress: Progress) -> None:
     if not run.checkpoints.steps():
         if run.config.init_from:
-            progress.say(f"starting from the weights of {run.config.init_from}")
+            anew = "" if run.config.init_classifier else ", the classifier anew"
+            progress.say(f"starting from the weights of {run.config.init_from}{anew}")
         return
     stored = run.checkpoints.description(start)
     seen = f"{stored.examples_seen:,} images seen"

@@ -1,13 +1,16 @@
 """What the command line does: train, evaluate, calibrate."""
 
+from collections.abc import Callable, Mapping
 from itertools import islice
+from typing import TypeAlias
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from slimjax.analysis.tables import print_table, width_table
+from slimjax.analysis.figures_report import FiguresReport
+from slimjax.analysis.profile import profile_model
 from slimjax.errors import UserError
 from slimjax.paths import check_writable
 from slimjax.tasks.task import Figures
@@ -16,16 +19,24 @@ from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.progress import Progress
 from slimjax.training.run import Run, check_start, create_run, state_to_calibrate, trained_weights
 from slimjax.training.step_trace import parse_steps
+from slimjax.versions import package_versions
 
 CALIBRATED = "calibrated"
 
+Show: TypeAlias = Callable[[FiguresReport], None]
+"""Prints a report; called in the process that writes logs alone."""
 
-def train(config: ConfigDict, workdir: epath.Path, profile_steps: str | None = None) -> int:
-    """Trains, or resumes, and prints every width's figures; returns the exit code.
+
+def train(
+    config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = False, profile_steps: str | None = None
+) -> int:
+    """Trains, or resumes, and shows every width's figures; returns the exit code.
 
     Args:
       config: of the run.
       workdir: of checkpoints and logs.
+      show: prints the figures.
+      quiet: whether no progress is shown.
       profile_steps: the steps to trace, such as `10-20`.
 
     Raises:
@@ -41,27 +52,26 @@ def train(config: ConfigDict, workdir: epath.Path, profile_steps: str | None = N
     from slimjax.training.loop import train as train_loop
     from slimjax.training.metric_writers import JSON_LINES, TENSORBOARD
 
-    outcome = train_loop(run, traced)
+    outcome = train_loop(run, traced, quiet)
     if outcome.figures:
-        _print_figures(run, outcome.figures)
-        if _leads():
-            print(f"checkpoints: {run.checkpoints.directory}")
-            print(f"logs: {workdir / JSON_LINES} and {workdir / TENSORBOARD} (tensorboard --logdir {workdir})")
+        logs = f"logs: {workdir / JSON_LINES} and {workdir / TENSORBOARD} (tensorboard --logdir {workdir})"
+        notes = (f"checkpoints: {run.checkpoints.directory}", logs)
+        _show_figures(show, run, outcome.step, outcome.figures, run.checkpoints.directory, notes)
     run.checkpoints.close()
     return outcome.exit_code
 
 
-def evaluate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
-    """Evaluates a checkpoint at every width and prints its figures."""
+def evaluate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = False, which: str = "latest") -> int:
+    """Evaluates a checkpoint at every width and shows its figures; see `train` for the arguments."""
     run = create_run(config, workdir)
     step, weights = trained_weights(run, which)
-    with _progress() as progress, progress.announced(f"evaluating step {step} of {workdir}"):
+    with _progress(quiet) as progress, progress.announced(f"evaluating step {step} of {workdir}"):
         figures = Evaluator(run.task, run.mesh, progress)(weights.params, weights.batch_stats)
-    _print_figures(run, figures)
+    _show_figures(show, run, step, figures, run.checkpoints.directory)
     return 0
 
 
-def calibrate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
+def calibrate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = False, which: str = "latest") -> int:
     """Recomputes a checkpoint's batch-norm statistics per width into a workdir of its own, `<workdir>/calibrated`.
 
     What an earlier calibration has left there is replaced. The result is described as the checkpoint was: how it is
@@ -72,7 +82,7 @@ def calibrate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
     step = run.checkpoints.find(which)
     state, description = state_to_calibrate(run, step)
     weights = state.weights
-    with _progress() as progress:
+    with _progress(quiet) as progress:
         count = config.calibration_batches
         with progress.announced(f"calibrating step {step} on {count} batches"):
             batches = progress.track(islice(run.task.train_batches(step), count), "calibrating", count)
@@ -87,9 +97,8 @@ def calibrate(config: ConfigDict, workdir: epath.Path, which: str) -> int:
     multihost_utils.sync_global_devices("an earlier calibration is removed")
     target.save(state.with_statistics(statistics), description, figures, run.task.best_figure)
     target.close()
-    _print_figures(run, figures)
-    if _leads():
-        print(f"calibrated checkpoint: {target.directory} (evaluate it: --mode=eval --workdir={workdir / CALIBRATED})")
+    note = f"calibrated checkpoint: {target.directory} (evaluate it: --mode=eval --workdir={workdir / CALIBRATED})"
+    _show_figures(show, run, step, figures, target.directory, (note,))
     return 0
 
 
@@ -98,10 +107,32 @@ def _leads() -> bool:
     return jax.process_index() == 0
 
 
-def _progress() -> Progress:
-    return Progress(enabled=_leads())
+def _progress(quiet: bool) -> Progress:
+    return Progress(enabled=_leads() and not quiet)
 
 
-def _print_figures(run: Run, figures: dict[float, Figures]) -> None:
-    if _leads():
-        print_table(width_table(run.task.model, run.task.image_size, figures))
+def _show_figures(
+    show: Show,
+    run: Run,
+    step: int,
+    figures: Mapping[float, Figures],
+    checkpoints: epath.Path,
+    notes: tuple[str, ...] = (),
+) -> None:
+    if not _leads():
+        return
+    task, config = run.task, run.config
+    report = FiguresReport(
+        model=config.model.name,
+        num_classes=run.num_classes,
+        image_size=task.image_size,
+        dataset=config.dataset.name,
+        eval_split=config.dataset.eval_split,
+        step=step,
+        checkpoints=str(checkpoints),
+        widths=profile_model(task.model, task.image_size),
+        figures=figures,
+        versions=package_versions(),
+        notes=notes,
+    )
+    show(report)

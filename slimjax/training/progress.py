@@ -1,5 +1,6 @@
 """What a person sees while something takes long: live bars on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from slimjax.tasks.task import Figures
+from slimjax.terminal import is_terminal
 
 Item = TypeVar("Item")
 
@@ -31,8 +33,9 @@ class Progress:
     """Lines and bars of one command. Everything goes to stderr; results go to stdout."""
 
     def __init__(self, enabled: bool = True) -> None:
-        """Shows nothing yet; `enabled=False` is for the processes that do not write logs."""
-        self._console = Console(stderr=True, quiet=not enabled, highlight=False)
+        """Shows nothing yet; `enabled=False` is for --quiet and for the processes that do not write logs."""
+        # rich would take a notebook's output for a terminal, or FORCE_COLOR for the wish to have one.
+        self._console = Console(stderr=True, quiet=not enabled, highlight=False, force_terminal=is_terminal(sys.stderr))
         self._live = _Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,7 +43,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (enabled and self._console.is_terminal),
         )
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
+from slimjax.models.network import CLASSIFIER
 from slimjax.paths import folder_path
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
 from slimjax.training.mesh import REPLICATED, check_platform, data_mesh
@@ -99,11 +100,15 @@ def new_state(run: Run) -> TrainState:
     """The state before the first step, of a new network or of another run's weights (`init_from`)."""
     sharding = NamedSharding(run.mesh, REPLICATED)
     state = jax.jit(lambda: first_state(run), out_shardings=sharding)()
-    return state.starting_from(_other_weights(run)) if run.config.init_from else state
+    return state.starting_from(_other_weights(run, state)) if run.config.init_from else state
 
 
 def check_start(config: ConfigDict, workdir: epath.Path) -> None:
-    """UserError if a run in a new workdir is to start from weights that are not there."""
+    """UserError if a run in a new workdir is to start from weights that are not there, or nobody has named."""
+    if not (config.init_classifier or config.init_from):
+        raise UserError(
+            "init_classifier=False says nothing alone; give --config.init_from too, the run whose weights are taken"
+        )
     if config.init_from and not Checkpoints(workdir).steps():
         try:
             _checkpoints_to_start_from(config).find("latest")
@@ -116,15 +121,19 @@ def _checkpoints_to_start_from(config: ConfigDict) -> Checkpoints:
     return Checkpoints(folder_path(config.init_from, "config.init_from"))
 
 
-def _other_weights(run: Run) -> Weights:
-    """Those of the run that `init_from` names."""
+def _other_weights(run: Run, new: TrainState) -> Weights:
+    """Those of the run that `init_from` names, with a new classifier where the other's is not wanted."""
     source = _checkpoints_to_start_from(run.config)
     step = source.find("latest")
     stored = source.description(step)
-    check_same_network(stored, run.config, run.num_classes, source.directory / str(step), "config.init_from")
-    weights = source.restore_weights(step, state_shapes(run))
+    ours = {} if run.config.init_classifier else {CLASSIFIER: new.params[CLASSIFIER]}
+    path = source.directory / str(step)
+    check_same_network(stored, run.config, None if ours else run.num_classes, path, "config.init_from")
+    shapes = state_shapes(run)
+    theirs = {name: shape for name, shape in shapes.params.items() if name not in ours}
+    weights = source.restore_weights(step, Weights(theirs, shapes.batch_stats))
     source.close()
-    return weights
+    return weights.replace(params={**weights.params, **ours})
 
 
 def restored_state(run: Run, step: int) -> TrainState:
