@@ -25,6 +25,7 @@ from slimjax.paths import check_writable, folder_path
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
+    from slimjax.reporting.layers import NormLayer
     from slimjax.reporting.parts import Section
     from slimjax.reporting.runs import Measured, ReportedRun
     from slimjax.training.progress import Progress
@@ -57,8 +58,10 @@ def main() -> int:
     from slimjax.training.progress import Progress
 
     with Progress() as progress:
-        opened = zip(names, configs.items(), strict=True)
-        runs = [_opened(name, epath.Path(workdir), config) for name, (workdir, config) in opened]
+        # Of all runs before the first data set is opened, which takes seconds.
+        layers = [_layer(name, config) for name, config in zip(names, configs.values(), strict=True)]
+        opened = zip(names, workdirs, configs.values(), layers, strict=True)
+        runs = [_opened(*of_run) for of_run in opened]
         measured = _measured(runs, progress)
         with progress.announced("drawing"):
             page = _write(output, measured)
@@ -66,9 +69,23 @@ def main() -> int:
     return 0
 
 
-def _opened(name: str, workdir: epath.Path, config: ConfigDict) -> "ReportedRun":
-    """A run with the weights that the flags name, once its layer and channel are known to be there."""
+def _layer(name: str, config: ConfigDict) -> "NormLayer":
+    """The layer of a run that the flags name, once it and the channel are known to be there."""
+    import jax
+
     from slimjax.reporting.layers import check_channel, find_layer
+    from slimjax.tasks.classification.task import create_network
+    from slimjax.training.mesh import check_platform
+
+    check_platform(config.platform)
+    # Channels do not depend on the number of classes, which the data set would tell.
+    layer = find_layer(create_network(config, 1, jax.default_backend()), _LAYER.value, name)
+    check_channel(layer, _CHANNEL.value, name)
+    return layer
+
+
+def _opened(name: str, workdir: epath.Path, config: ConfigDict, layer: "NormLayer") -> "ReportedRun":
+    """A run with the weights that the flags name."""
     from slimjax.reporting.metrics import read_curves
     from slimjax.reporting.runs import ReportedRun
     from slimjax.tasks.classification.task import ClassificationTask
@@ -77,8 +94,6 @@ def _opened(name: str, workdir: epath.Path, config: ConfigDict) -> "ReportedRun"
 
     run = create_run(config, workdir)
     assert isinstance(run.task, ClassificationTask)
-    layer = find_layer(run.task.model, _LAYER.value, name)
-    check_channel(layer, _CHANNEL.value, name)
     step, weights = trained_weights(run, _CHECKPOINT.value)
     run.checkpoints.close()
     return ReportedRun(

@@ -43,6 +43,10 @@ _STYLE: Any = {
     "svg.fonttype": "none",
 }
 _DPI = 160
+_TICKS = {False: (0, 1, 2, 5, 10, 20), True: (0, 1, 5, 10, 20, 30, 50, 75, 100)}
+_CROWDED_FROM = 25
+"""Percent of error at which small ones lie close to each other."""
+
 _LETTERS = 48
 """Of names side by side below a matrix, before they are turned."""
 
@@ -65,6 +69,8 @@ def draw(
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        # Laid out once: it takes most of the time.
+        figure.set_layout_engine("none")
         figure.savefig(png, format="png", dpi=_DPI, facecolor=PAPER)
     return Picture(name, alt, caption, _for_page(svg.getvalue(), name), png.getvalue())
 
@@ -83,6 +89,15 @@ def add_legend(figure: Figure, axes: Axes, title: str | None = None, columns: in
         fontsize="small",
         title_fontsize="small",
     )
+
+
+def compress_errors(axes: Axes, errors: Sequence[float]) -> None:
+    """Gives an axis of errors, in percent, the scale of their square root from 0 on, so that small ones can be read."""
+    highest = max((error for error in errors if np.isfinite(error)), default=1.0)
+    axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
+    ticks = [tick for tick in _TICKS[highest > _CROWDED_FROM] if tick <= max(1.1 * highest, 1)]
+    axes.set_ylim(0, max(1.2 * highest, 1))
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
 
 
 def paint_ranges(

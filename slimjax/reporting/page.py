@@ -62,4 +62,4 @@ def render_page(title: str, subtitle: str, command: str, sections: Sequence[Sect
 
 def _with_code(text: str) -> Markup:
     """A text as HTML, what stands between backticks as code."""
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))

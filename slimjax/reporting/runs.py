@@ -128,6 +128,11 @@ class Measured:
         return self.run.name
 
     @property
+    def series(self) -> str:
+        """The name of its curve in plots of several runs: individual networks of one model share one."""
+        return self.name if self.run.is_slimmable else f"individual {self.run.config.model.name}"
+
+    @property
     def widths(self) -> tuple[float, ...]:
         """Of the run, ascending."""
         return self.run.model.widths

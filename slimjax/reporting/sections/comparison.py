@@ -60,7 +60,7 @@ def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
         rows.append(
             (
                 width_text(width),
-                f"{profile.macs / 1e6:,.2f} M",
+                f"{profile.macs / 1e6:,.2f}",
                 NONE if params is None else f"{params:,}",
                 NONE if error is None else f"{error:.2f}",
                 f"{outcome.top1_error:.2f}",
@@ -72,7 +72,7 @@ def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
     )
     names = ", ".join(other.name for other in compared)
     caption = f"{whole}. Individual: {names}." if names else f"{whole}."
-    headers = ("width", "MACs", "individual: parameters", "error, %", "slimmable: error, %", "difference")
+    headers = ("width", "MACs, M", "individual: parameters", "error, %", "slimmable: error, %", "difference")
     return DataTable(caption, headers, rows)
 
 

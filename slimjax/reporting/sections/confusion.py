@@ -49,7 +49,7 @@ def _of_run(measured: Measured) -> list[Part]:
     shown = order[:_MOST_CLASSES]
     first = order[0]
     worst = f"Class {measured.class_name(first)} loses most from {width_text(widest)} to {width_text(narrowest)}"
-    sentence = f"{worst}: {lost[first]:+.2f} percentage points of error." if lost[first] > 0 else "No class loses."
+    sentence = f"{worst}: {lost[first]:+.2f} percentage points of error." if lost[first] > 0 else "It loses none."
     left_out = len(order) - len(shown)
     note = f" The {left_out} classes that lose less are left out." if left_out else ""
     pictures = [_errors_picture(measured, shown)]

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slimjax.analysis.plot_style import scale_cost_axis, series_style
-from slimjax.reporting.charts import FAINT, add_legend, draw
+from slimjax.reporting.charts import FAINT, add_legend, compress_errors, draw
 from slimjax.reporting.parts import DataTable, Part, Pictures, Section, Text
 from slimjax.reporting.runs import Measured, width_text
 
 Point = tuple[float, float, float]
 """Cost, error and width."""
 
-_LABELLED_UP_TO = 16
-"""Points of a plot whose widths are named in it."""
+_COMPRESSED_FROM = 8
+"""Ratio of the highest to the lowest error."""
 
 
 def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> Section:
@@ -60,7 +61,8 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 def _introduction(measured: Sequence[Measured], timed: bool, machine: Mapping[str, Any]) -> str:
     text = (
         f"Top-1 error on the {len(measured[0].labels):,} images of the evaluation split. The dashed line is the Pareto "
-        "front: what lies on it is beaten by nothing that costs as little. A slimmable network holds the parameters of "
+        "front: what lies on it is beaten by nothing that costs as little. Where errors lie far apart, their axis is "
+        "compressed (square root). A slimmable network holds the parameters of "
         "its widest width and every width's batch norms, whichever width runs."
     )
     if not timed:
@@ -73,9 +75,8 @@ def _series(measured: Sequence[Measured], cost: Callable[[Measured, float], floa
     """Points by the name of their curve: a slimmable run has one, individual networks of a model share one."""
     series: dict[str, list[Point]] = {}
     for of_run in measured:
-        name = of_run.name if of_run.run.is_slimmable else f"individual {of_run.run.config.model.name}"
         for width, outcome in of_run.outcomes.items():
-            series.setdefault(name, []).append((cost(of_run, width), outcome.top1_error, width))
+            series.setdefault(of_run.series, []).append((cost(of_run, width), outcome.top1_error, width))
     return {name: sorted(points) for name, points in series.items()}
 
 
@@ -97,46 +98,46 @@ def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str) ->
         axes.plot(costs, errors, linewidth=1.4, markersize=6, label=name, **series_style(index))
     axes.margins(x=0.1)
     scale_cost_axis(axes, [cost for cost, _, _ in points], label)
-    lowest, highest = min(error for _, error, _ in points), max(error for _, error, _ in points)
-    margin = max(0.15 * (highest - lowest), 0.05)
-    axes.set_ylim(max(0, lowest - margin), highest + 1.6 * margin)
+    _scale_errors(axes, [error for _, error, _ in points])
     axes.set_ylabel("top-1 error, %")
-    if len(points) <= _LABELLED_UP_TO:
-        _name_widths(axes, points)
+    _name_widths(axes, points)
     add_legend(figure, axes, columns=2)
 
 
+def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
+    lowest, highest = min(errors), max(errors)
+    if highest > _COMPRESSED_FROM * lowest:
+        compress_errors(axes, errors)
+    else:
+        margin = max(0.15 * (highest - lowest), 0.05)
+        axes.set_ylim(max(0, lowest - margin), highest + 1.6 * margin)
+
+
 def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
-    """Names each width once for the points that lie above each other."""
-    named: dict[tuple[float, float], Point] = {}
-    for cost, error, width in points:
-        key = (round(cost, 3), width)
-        if key not in named or error > named[key][1]:
-            named[key] = (cost, error, width)
-    for cost, error, width in named.values():
+    """Names each width once, at its highest point, on the side where no curve rises."""
+    named = sorted(
+        {width: max((p for p in points if p[2] == width), key=itemgetter(1)) for *_, width in points}.values()
+    )
+    for (cost, error, width), (_, next_error, _) in zip(named, [*named[1:], (0.0, 0.0, 0.0)], strict=True):
+        rises = next_error > error
         axes.annotate(
             width_text(width),
             (cost, error),
-            xytext=(4, -12 if _rises(list(named.values()), cost, error) else 5),
+            xytext=(-4 if rises else 4, 5),
             textcoords="offset points",
+            ha="right" if rises else "left",
             fontsize="small",
         )
 
 
-def _rises(points: Sequence[Point], cost: float, error: float) -> bool:
-    """Whether the next dearer point has more errors, so that a curve passes above on the right."""
-    dearer = sorted(point for point in points if point[0] > cost)
-    return bool(dearer) and dearer[0][1] > error
-
-
 def _table(measured: Sequence[Measured], timed: bool) -> DataTable:
-    headers = ["run", "width", "error, %", "MACs", "parameters", *(["ms", "p95 ms"] if timed else [])]
+    headers = ["run", "width", "error, %", "MACs, M", "parameters", *(["ms", "p95 ms"] if timed else [])]
     rows = []
     for of_run in measured:
         for width, outcome in of_run.outcomes.items():
             profile = of_run.run.profiles[width]
             row = [of_run.name, width_text(width), f"{outcome.top1_error:.2f}"]
-            row += [f"{profile.macs / 1e6:,.2f} M", f"{profile.params:,}"]
+            row += [f"{profile.macs / 1e6:,.2f}", f"{profile.params:,}"]
             if timed:
                 latency = of_run.latencies[width]
                 row += [f"{latency.median_ms:.2f}", f"{latency.p95_ms:.2f}"]

@@ -3,20 +3,15 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from slimjax.analysis.plot_style import series_style
-from slimjax.reporting.charts import add_legend, draw
+from slimjax.reporting.charts import add_legend, compress_errors, draw
 from slimjax.reporting.metrics import Curve
 from slimjax.reporting.parts import Heading, Part, Picture, Pictures, Section, Text
 from slimjax.reporting.runs import Measured, slug, width_text
 
 _SPLITS = {"train": "Training", "eval": "Validation"}
-_TICKS = {False: (0, 1, 2, 5, 10, 20), True: (0, 1, 5, 10, 20, 30, 50, 75, 100)}
-_CROWDED_FROM = 25
-"""Percent of error at which small ones lie close to each other."""
-
 _MARKED_UP_TO = 30
 """Points of a curve that are marked one by one."""
 
@@ -30,17 +25,39 @@ def curves_section(measured: Sequence[Measured]) -> Section:
             "evaluation split. The error axis is compressed (square root), so that what is left at the end can be read."
         )
     ]
-    for of_run in measured:
-        parts.append(Heading(of_run.name))
-        curves = of_run.run.curves
-        pictures = [
-            _picture(of_run.name, split, curves[f"{split}/top1_error"])
-            for split in _SPLITS
-            if curves.get(f"{split}/top1_error")
-        ]
-        where = f"{of_run.run.workdir} holds no metrics.jsonl with curves, as where a checkpoint was imported"
-        parts.append(Pictures(pictures) if pictures else Text(f"Left out: {where} or calibrated."))
+    for name, curves in _groups(measured).items():
+        parts.append(Heading(name))
+        pictures = [_picture(name, split, of_split) for split, of_split in curves.items() if of_split]
+        if pictures:
+            parts.append(Pictures(pictures))
+    parts += [
+        Text(
+            f"{of_run.run.workdir} holds no metrics.jsonl with curves, as where a checkpoint was imported or "
+            "calibrated, so it is left out."
+        )
+        for of_run in measured
+        if not _curves_of(of_run)
+    ]
     return Section("curves", "Training and validation curves", parts)
+
+
+def _curves_of(measured: Measured) -> dict[str, Mapping[float, Curve]]:
+    """Errors of a run by split and width; nothing of a split that it has not logged."""
+    curves = measured.run.curves
+    return {split: curves[f"{split}/top1_error"] for split in _SPLITS if curves.get(f"{split}/top1_error")}
+
+
+def _groups(measured: Sequence[Measured]) -> dict[str, dict[str, dict[float, Curve]]]:
+    """Errors by plot, split and width: individual runs of a model share plots, unless they are of the same width."""
+    groups: dict[str, dict[str, dict[float, Curve]]] = {}
+    for of_run in measured:
+        curves = _curves_of(of_run)
+        name = of_run.series
+        if any(set(of_split) & set(groups.get(name, {}).get(split, {})) for split, of_split in curves.items()):
+            name = of_run.name
+        for split, of_split in curves.items():
+            groups.setdefault(name, {}).setdefault(split, {}).update(of_split)
+    return groups
 
 
 def _picture(name: str, split: str, curves: Mapping[float, Curve]) -> Picture:
@@ -60,11 +77,7 @@ def _paint(figure: Figure, curves: Mapping[float, Curve]) -> None:
         every = max(1, len(steps) // _MARKED_UP_TO)
         style = series_style(index)
         axes.plot(steps, errors, linewidth=1.4, markersize=4, markevery=every, label=width_text(width), **style)
-    axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
-    highest = max((error for curve in curves.values() for _, error in curve if np.isfinite(error)), default=1.0)
-    ticks = [tick for tick in _TICKS[highest > _CROWDED_FROM] if tick <= max(1.1 * highest, 1)]
-    axes.set_ylim(0, max(1.05 * highest, 1))
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    compress_errors(axes, [error for curve in curves.values() for _, error in curve])
     axes.set_xlabel("step")
     axes.set_ylabel("top-1 error, %")
     axes.grid(visible=True, alpha=0.2)
