@@ -99,9 +99,10 @@ def test_table_3_sets_individual_runs_of_the_model_against_the_widths(measured, 
     error = {width: outcome.top1_error for width, outcome in measured.outcomes.items()}
     assert [row[0] for row in table.rows] == ["1", "0.5", "0.25"]
     half = table.rows[1]
-    assert half[2] == f"{runs[0].run.total_params:,}"
-    assert half[3:] == ("37.50", f"{error[0.5]:.2f}", f"{error[0.5] - 37.5:+.2f}")
-    assert table.rows[0][2:] == ("-", "-", f"{error[1.0]:.2f}", "-"), "another model is no counterpart"
+    assert half[1:4] == ("37.50", f"{error[0.5]:.2f}", f"{error[0.5] - 37.5:+.2f}")
+    assert half[5] == f"{runs[0].run.total_params:,}"
+    assert table.rows[0][1:4] == ("-", f"{error[1.0]:.2f}", "-"), "another model is no counterpart"
+    assert table.rows[0][5] == "-"
     assert texts(section)[1:] == ["b differs from run in more than its width: seed 3 instead of 0."]
 
 

@@ -56,15 +56,14 @@ def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
     for width, outcome in sorted(slimmable.outcomes.items(), reverse=True):
         error = individual_error(compared, width)
         params = next((other.run.total_params for other in compared if width in other.outcomes), None)
-        profile = slimmable.run.profiles[width]
         rows.append(
             (
                 width_text(width),
-                f"{profile.macs / 1e6:,.2f}",
-                NONE if params is None else f"{params:,}",
                 NONE if error is None else f"{error:.2f}",
                 f"{outcome.top1_error:.2f}",
                 NONE if error is None else f"{outcome.top1_error - error:+.2f}",
+                f"{slimmable.run.profiles[width].macs / 1e6:,.2f}",
+                NONE if params is None else f"{params:,}",
             )
         )
     whole = (
@@ -72,7 +71,7 @@ def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
     )
     names = ", ".join(other.name for other in compared)
     caption = f"{whole}. Individual: {names}." if names else f"{whole}."
-    headers = ("width", "MACs, M", "individual: parameters", "error, %", "slimmable: error, %", "difference")
+    headers = ("width", "individual, %", "slimmable, %", "difference", "MACs, M", "individual: parameters")
     return DataTable(caption, headers, rows)
 
 
