@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 TORCH_STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: install demo test test-slow test-torch lint format lock bench
+.PHONY: install demo test test-slow test-torch test-browser lint format lock bench
 
 install: $(STAMP)
 
@@ -26,10 +26,10 @@ demo: $(STAMP)
 # Most of these tests compile more than they compute: without LLVM's optimisation that takes half the time. Programs
 # that they start in other processes are compiled as users' are.
 test: $(STAMP)
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(RUN) -m pytest -m "not slow and not torch"
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(RUN) -m pytest -m "not slow and not torch and not browser"
 
 test-slow: $(STAMP)
-	$(RUN) -m pytest -m "slow and not torch"
+	$(RUN) -m pytest -m "slow and not torch and not browser"
 
 $(TORCH_STAMP): $(STAMP)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock $(TORCH)
@@ -37,6 +37,12 @@ $(TORCH_STAMP): $(STAMP)
 
 test-torch: $(TORCH_STAMP)
 	$(RUN) -m pytest -m torch
+
+# Playwright drives a Chromium that is there; it brings none of its own.
+test-browser: $(STAMP)
+	@for name in "$(CHROMIUM)" chromium chromium-browser google-chrome; do command -v "$$name" >/dev/null && exit 0; done; \
+		echo "test-browser needs Chromium: apt-get install chromium, or make test-browser CHROMIUM=PATH" >&2; exit 1
+	CHROMIUM="$(CHROMIUM)" $(RUN) -m pytest -m browser
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -48,8 +48,9 @@ def _usage(flag: flags.Flag) -> str:
 
 def _meaning(flag: flags.Flag) -> str:
     """The flag's help, with the default where it says something."""
-    # absl writes the choices of an enumeration before its help; they are in the usage here.
-    text = re.sub(r"^<[^>]*>: |^--\S+ ", "", flag.help)
+    # absl writes the choices of an enumeration before its help, which are in the usage here, and behind the help that a
+    # flag may be repeated.
+    text = re.sub(r"^<[^>]*>: |^--\S+ |;\s+repeat this option .*", "", flag.help, flags=re.DOTALL)
     says_nothing = flag.boolean or flag.name == "config" or flag.default in (None, "", [])
     return text if says_nothing else f"{text} Default: {(flag.default_as_str or '').strip(chr(39))}."
 

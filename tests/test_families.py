@@ -14,8 +14,12 @@ ERROR_ROW = re.compile(r"│ +([\d.]+) │ +[\d,]+ │ +[\d.]+ M │ +[\d.]+ │
 TINY = sorted(name for name in MODELS if name.endswith("_tiny"))
 
 
-def settings(name):
-    rate = [f"--config.learning_rate={LEARNING_RATES[name]}"] if name in LEARNING_RATES else []
+# The widths' statistics part further where steps are larger: at .1 its worst width errs on three digits of four.
+NAIVE_LEARNING_RATES = LEARNING_RATES | {"mobilenet_v1_tiny": 0.2}
+
+
+def settings(name, rates):
+    rate = [f"--config.learning_rate={rates[name]}"] if name in rates else []
     return [f"--config.model.name={name}", *SETTINGS, *rate]
 
 
@@ -27,7 +31,7 @@ def errors_of(out):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_width_learns(run_program, tmp_path, name):
-    code, out, err = run_program(f"--workdir={tmp_path}", *settings(name))
+    code, out, err = run_program(f"--workdir={tmp_path}", *settings(name, LEARNING_RATES))
     assert code == 0, err
     errors = errors_of(out)
     assert sorted(errors) == [0.25, 0.5, 0.75, 1.0]
@@ -38,7 +42,7 @@ def test_every_width_learns(run_program, tmp_path, name):
 @pytest.mark.parametrize("name", TINY)
 def test_naive_training_looks_normal_and_fails_in_evaluation(run_program, tmp_path, name):
     naive = "--config.model.batch_norm=shared"
-    code, out, err = run_program(f"--workdir={tmp_path}", naive, *settings(name))
+    code, out, err = run_program(f"--workdir={tmp_path}", naive, *settings(name, NAIVE_LEARNING_RATES))
     assert code == 0, err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     last = next(line for line in reversed(lines) if "train/learning_rate" in line)
@@ -46,5 +50,4 @@ def test_naive_training_looks_normal_and_fails_in_evaluation(run_program, tmp_pa
         assert last[f"train/top1_error/width_{width}"] < 30, "with the batch's own statistics it seems to learn"
     errors = errors_of(out)
     print(f"{name}: {errors}")
-    # Guessing is wrong 90 times of 100. Of these small networks MobileNet v1 is the best: 74.9 at its worst width.
-    assert max(errors.values()) > 70, errors
+    assert max(errors.values()) > 80, f"guessing is wrong 90 times of 100: {errors}"

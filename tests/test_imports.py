@@ -10,7 +10,9 @@ import slimjax
 HEAVY = re.compile(r"\| +((?:jax|jaxlib|flax|optax|orbax|tensorflow|torch)(?:\.\S+)?)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", ["slimjax.main", "slimjax.profile", "slimjax.import_torch", "slimjax.export"])
+@pytest.mark.parametrize(
+    "module", ["slimjax.main", "slimjax.profile", "slimjax.import_torch", "slimjax.export", "slimjax.report"]
+)
 @pytest.mark.parametrize(
     ("argument", "message"),
     [("--help", "--workdir"), ("--nonsense", "Unknown command line flag 'nonsense'"), ("--config.sed=1", "'seed'")],

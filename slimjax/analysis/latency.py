@@ -48,6 +48,22 @@ def measure_latency(
       UserError: if a number is not positive, or weights or activations cannot fit into memory.
     """
     check_measurable(model, image_size, batch_size, repeats)
+    return time_in_turns(forward_passes(model, variables, image_size, batch_size), repeats)
+
+
+def forward_passes(
+    model: SlimmableNetwork, variables: Any, image_size: int, batch_size: int
+) -> dict[float, Callable[[], Any]]:
+    """Calls of the forward pass of every width, compiled for JAX's default device: what `measure_latency` times.
+
+    Those of several networks, timed together, take turns with each other.
+
+    Args:
+      model: the network.
+      variables: of the network.
+      image_size: pixels of the images' side.
+      batch_size: images of one call.
+    """
     images = _random((batch_size, image_size, image_size, 3))
     on_device = jax.device_put(variables)
 
@@ -55,7 +71,7 @@ def measure_latency(
         read = variables_at(model, on_device, width)
         return _compiled(lambda read, images: model.apply(read, images, width=width), read, images)
 
-    return time_in_turns(compile_all(jax.default_backend(), forward, model.widths), repeats)
+    return compile_all(jax.default_backend(), forward, model.widths)
 
 
 def measure_layer_latency(

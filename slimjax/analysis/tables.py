@@ -25,14 +25,14 @@ _WIDE = 1000
 
 def print_figures(report: FiguresReport, file: TextIO) -> None:
     """An evaluation as people read it: a row for every width with its parameters, MACs of one image and figures."""
-    print_table(_figures_table(report.widths, [report.figures[row.width] for row in report.widths]), file)
+    print_table(figures_table(report.widths, [report.figures[row.width] for row in report.widths]), file)
     for note in report.notes:
         print(note, file=file)
 
 
 def bundle_tables(manifest: Manifest) -> tuple[Table, Table]:
     """Of a bundle: counts and measured figures of every width, and how each program compares with the network."""
-    widths = _figures_table(manifest.widths, [entry.figures for entry in manifest.widths])
+    widths = figures_table(manifest.widths, [entry.figures for entry in manifest.widths])
     keys = [width_key(entry.width) for entry in manifest.widths]
     headers = (f"width {key}:\ndifference, agreement" for key in keys)
     programs = _table("program", *headers, left=1)
@@ -119,7 +119,7 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     console.print(table)
 
 
-def _figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures: Sequence[Figures]) -> Table:
+def figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures: Sequence[Figures]) -> Table:
     """Counts and figures of every width, the best of each figure in bold."""
     names = list(figures[0])
     table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))

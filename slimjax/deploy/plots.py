@@ -5,14 +5,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
+from slimjax.analysis.plot_style import scale_cost_axis, series_style
 from slimjax.deploy.benchmarking import BenchmarkReport, Timing
 
 ERROR = "top1_error"
-
-_LOGARITHMIC_FROM = 8
-"""Ratio of the slowest to the fastest latency of a panel."""
 
 
 def plot_error_over_latency(report: BenchmarkReport, path: Path) -> None:
@@ -37,23 +34,15 @@ def plot_error_over_latency(report: BenchmarkReport, path: Path) -> None:
 
 
 def _plot_batch_size(axes: Axes, report: BenchmarkReport, timings: Sequence[Timing]) -> None:
-    for program in dict.fromkeys((timing.backend, timing.program) for timing in timings):
+    programs = dict.fromkeys((timing.backend, timing.program) for timing in timings)
+    for index, program in enumerate(programs):
         of_program = [timing for timing in timings if (timing.backend, timing.program) == program]
         latencies = [timing.latency.median_ms for timing in of_program]
         errors = [report.width_of(timing).figures[ERROR] for timing in of_program]
         backend, name = program
         label = name.replace("_", " ") if name.startswith(backend) else backend
-        axes.plot(latencies, errors, "o-", markersize=4, label=label)
-    fastest, slowest = (limit(timing.latency.median_ms for timing in timings) for limit in (min, max))
-    if slowest > _LOGARITHMIC_FROM * fastest:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        axes.set_xlim(0, 1.1 * slowest)
-    axes.set_xlabel("median latency, ms")
-    axes.grid(visible=True, which="both", alpha=0.2)
+        axes.plot(latencies, errors, markersize=4, label=label, **series_style(index))
+    scale_cost_axis(axes, [timing.latency.median_ms for timing in timings], "median latency, ms")
 
 
 def _name_widths(axes: Axes, report: BenchmarkReport) -> None:

@@ -1,0 +1,176 @@
+"""Measures runs: one pass over the evaluation split for every width's answers and a layer's strongest images."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from slimjax.analysis.latency import check_measurable, forward_passes
+from slimjax.analysis.timing import Latency, time_in_turns
+from slimjax.compilation import compile_all, compiler_options
+from slimjax.errors import UserError
+from slimjax.models.network import SlimmableNetwork
+from slimjax.nn.tracing import Path, variables_at
+from slimjax.reporting.layers import NormLayer
+from slimjax.reporting.runs import Measured, Outcome, ReportedRun, TopImages
+from slimjax.tasks.classification.data import colours
+from slimjax.tasks.classification.metrics import top_k_error
+from slimjax.training.progress import Progress
+
+TOP_IMAGES = 8
+"""Images of a channel at a width."""
+
+LATENCY_REPEATS = 50
+
+_WHITE = 255.0
+
+
+class _Strongest:
+    """Of every channel the images that it answers to most, and how well it tells classes apart, over batches."""
+
+    def __init__(self, num_classes: int, channels: int) -> None:
+        self.scores = np.zeros((0, channels), np.float32)
+        self.images = np.zeros((0, channels), int)
+        self._counts, self._sums = np.zeros(num_classes), np.zeros((num_classes, channels))
+        self._squares = np.zeros(channels)
+
+    def add(self, scores: np.ndarray, labels: np.ndarray, first_image: int) -> None:
+        """Takes in a batch: scores [batch, channels], labels [batch]; images are numbered from `first_image`."""
+        numbers = np.broadcast_to(first_image + np.arange(len(scores))[:, None], scores.shape)
+        all_scores, all_images = np.concatenate([self.scores, scores]), np.concatenate([self.images, numbers])
+        # Stable: of equal scores the earlier image wins, however the images are batched.
+        order = np.argsort(-all_scores, axis=0, kind="stable")[:TOP_IMAGES]
+        self.scores = np.take_along_axis(all_scores, order, 0)
+        self.images = np.take_along_axis(all_images, order, 0)
+        wide = scores.astype(np.float64)
+        np.add.at(self._counts, labels, 1)
+        np.add.at(self._sums, labels, wide)
+        self._squares += np.square(wide).sum(0)
+
+    def selectivity(self) -> np.ndarray:
+        """Of every channel, the share of its scores' variance that lies between the classes: [channels], 0 to 1."""
+        total, seen = self._counts.sum(), self._counts > 0
+        of_mean = np.square(self._sums.sum(0)) / total
+        between = (np.square(self._sums[seen]) / self._counts[seen, None]).sum(0) - of_mean
+        # A channel that is the same everywhere tells nothing apart, whatever rounding makes of 0 / 0.
+        variance = np.maximum(self._squares - of_mean, 1e-9 * self._squares + 1e-30)
+        return between / variance
+
+
+def measure_run(run: ReportedRun, channel: int | None, progress: Progress) -> Measured:
+    """What every width of a run answers, and the images that one channel of `run.layer` answers to.
+
+    Args:
+      run: the run.
+      channel: which of the widest's; None takes the one that every width has and whose answers, at the widest, tell
+        classes apart best.
+      progress: shows how far it is.
+
+    Raises:
+      UserError: if the evaluation split is empty.
+    """
+    widths, seen = run.model.widths, 0
+    answers: dict[float, list[tuple[np.ndarray, ...]]] = {width: [] for width in widths}
+    strongest = {width: _Strongest(run.model.num_classes, len(run.layer.channels[width])) for width in widths}
+    labels: list[np.ndarray] = []
+    programs: Mapping[float, Any] = {}
+    for batch in progress.track(run.eval_batches(), "evaluating", run.num_eval_batches):
+        if not programs:
+            with progress.announced(f"compiling the evaluation of {run.name}"):
+                programs = _programs(run, batch["image"], batch["label"])
+        is_real = batch["mask"] > 0
+        labels.append(batch["label"][is_real])
+        for width, (program, variables) in programs.items():
+            outputs = program(variables, batch["image"], batch["label"])
+            *answer, scores = (np.asarray(output)[is_real] for output in outputs)
+            answers[width].append(tuple(answer))
+            strongest[width].add(scores, labels[-1], seen)
+        seen += len(labels[-1])
+    if not seen:
+        raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
+    outcomes = {
+        width: Outcome(*map(np.concatenate, zip(*of_width, strict=True))) for width, of_width in answers.items()
+    }
+    return Measured(run, np.concatenate(labels), outcomes, _top_images(run.layer, channel, strongest), latencies={})
+
+
+def measure_latencies(runs: Sequence[ReportedRun]) -> list[dict[float, Latency]]:
+    """The latency of one image at every width of every run; all of them take turns on JAX's default device."""
+    calls = {}
+    for index, run in enumerate(runs):
+        check_measurable(run.model, run.image_size, 1, LATENCY_REPEATS)
+        for width, call in forward_passes(run.model, run.variables, run.image_size, 1).items():
+            calls[index, width] = call
+    latencies = time_in_turns(calls, LATENCY_REPEATS)
+    return [
+        {width: latency for (of_run, width), latency in latencies.items() if of_run == index}
+        for index in range(len(runs))
+    ]
+
+
+def collect_images(run: ReportedRun, numbers: Collection[int]) -> dict[int, np.ndarray]:
+    """Images of the evaluation split by their numbers in it, [height, width, 3] uint8, read anew."""
+    missing, first = set(numbers), 0
+    images: dict[int, np.ndarray] = {}
+    for batch in run.eval_batches():
+        if not missing:
+            break
+        real = batch["image"][batch["mask"] > 0]
+        for number in sorted(number for number in missing if number < first + len(real)):
+            colour = (real[number - first] * np.array(colours.STDDEV) + np.array(colours.MEAN)) * _WHITE
+            images[number] = np.clip(np.rint(colour), 0, _WHITE).astype(np.uint8)
+            missing.remove(number)
+        first += len(real)
+    return images
+
+
+def _programs(run: ReportedRun, images: np.ndarray, labels: np.ndarray) -> dict[float, tuple[Any, Any]]:
+    """For every width a compiled program and its variables: to predictions, confidences, whether right, and scores."""
+    options = compiler_options(jax.default_backend())
+    on_device = jax.device_put(run.variables)
+
+    def compiled(width: float) -> tuple[Any, Any]:
+        read = variables_at(run.model, on_device, width)
+        answer = _answering(run.model, run.layer.path, width)
+        return jax.jit(answer, compiler_options=options).lower(read, images, labels).compile(), read
+
+    return compile_all(jax.default_backend(), compiled, run.model.widths)
+
+
+def _answering(model: SlimmableNetwork, layer: Path, width: float) -> Any:
+    def answer(variables: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
+        logits: Any
+        logits, kept = model.apply(
+            variables,
+            images,
+            width=width,
+            capture_intermediates=lambda module, method: module.path == layer and method == "__call__",
+            mutable=["intermediates"],
+        )
+        ((*_, output),) = flatten_dict(kept["intermediates"]).values()
+        return (
+            jnp.argmax(logits, -1).astype(jnp.int32),
+            jnp.max(jax.nn.softmax(logits), -1),
+            top_k_error(logits, labels, 1) == 0,
+            # At its strongest place: what a channel looks for need not fill the image.
+            jnp.max(output.astype(jnp.float32), axis=(1, 2)),
+        )
+
+    return answer
+
+
+def _top_images(layer: NormLayer, channel: int | None, strongest: Mapping[float, _Strongest]) -> TopImages:
+    if channel is None:
+        widest = max(strongest)
+        is_common = np.isin(layer.channels[widest], layer.common_channels)
+        best = np.argmax(np.where(is_common, strongest[widest].selectivity(), -1.0))
+        channel = int(layer.channels[widest][best])
+    images: dict[float, np.ndarray] = {}
+    for width, of_width in strongest.items():
+        index = layer.index_of(channel, width)
+        if index is not None:
+            images[width] = of_width.images[:, index]
+    return TopImages(channel, images)

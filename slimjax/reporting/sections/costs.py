@@ -1,0 +1,145 @@
+"""Error against what it costs, several runs together: multiply-adds, parameters, measured latency."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from slimjax.analysis.plot_style import scale_cost_axis, series_style
+from slimjax.reporting.charts import FAINT, add_legend, compress_errors, draw
+from slimjax.reporting.parts import DataTable, Part, Pictures, Section, Text
+from slimjax.reporting.runs import Measured, width_text
+
+Point = tuple[float, float, float]
+"""Cost, error and width."""
+
+_COMPRESSED_FROM = 8
+"""Ratio of the highest to the lowest error."""
+
+
+def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> Section:
+    """Plots and the table of their numbers.
+
+    Args:
+      measured: the runs.
+      machine: where latencies were measured, see `describe_machine`.
+    """
+    timed = all(of_run.latencies for of_run in measured)
+    plots: dict[str, tuple[str, Callable[[Measured, float], float]]] = {
+        "macs": ("multiply-adds of one image, M", lambda run, width: run.run.profiles[width].macs / 1e6),
+        "params": ("parameters that the width reads, k", lambda run, width: run.run.profiles[width].params / 1e3),
+    }
+    if timed:
+        plots["latency"] = ("median latency of one image, ms", lambda run, width: run.latencies[width].median_ms)
+    pictures = []
+    for key, (label, cost) in plots.items():
+        series = _series(measured, cost)
+        pictures.append(
+            draw(
+                f"error_over_{key}",
+                partial(_paint, series=series, label=label),
+                alt=f"Top-1 error against {label}; the numbers are in the table below.",
+                caption=f"Error against {label}.",
+            )
+        )
+    parts: list[Part] = [Text(_introduction(measured, timed, machine)), Pictures(pictures), _table(measured, timed)]
+    return Section("costs", "Error against cost", parts)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats: none is cheaper without more errors. By cost, ascending."""
+    front: list[Point] = []
+    for point in sorted(points):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def _introduction(measured: Sequence[Measured], timed: bool, machine: Mapping[str, Any]) -> str:
+    text = (
+        f"Top-1 error on the {len(measured[0].labels):,} images of the evaluation split. The dashed line is the Pareto "
+        "front: what lies on it is beaten by nothing that costs as little. Where errors lie far apart, their axis is "
+        "compressed (square root). A slimmable network holds the parameters of "
+        "its widest width and every width's batch norms, whichever width runs."
+    )
+    if not timed:
+        return f"{text} Latency was not measured (`--nolatency`)."
+    where = f"{machine['device']} ({machine['processor']}, {machine['cores']} cores)"
+    return f"{text} Latency: forward pass of one image, compiled by JAX {machine['versions']['jax']}, on {where}."
+
+
+def _series(measured: Sequence[Measured], cost: Callable[[Measured, float], float]) -> dict[str, list[Point]]:
+    """Points by the name of their curve: a slimmable run has one, individual networks of a model share one."""
+    series: dict[str, list[Point]] = {}
+    for of_run in measured:
+        for width, outcome in of_run.outcomes.items():
+            series.setdefault(of_run.series, []).append((cost(of_run, width), outcome.top1_error, width))
+    return {name: sorted(points) for name, points in series.items()}
+
+
+def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str) -> None:
+    axes = figure.subplots()
+    points = [point for of_series in series.values() for point in of_series]
+    front = pareto_front(points)
+    axes.step(
+        [cost for cost, _, _ in front],
+        [error for _, error, _ in front],
+        where="post",
+        linestyle="--",
+        color=FAINT,
+        linewidth=1.2,
+        label="Pareto front",
+    )
+    for index, (name, of_series) in enumerate(series.items()):
+        costs, errors, _ = zip(*of_series, strict=True)
+        axes.plot(costs, errors, linewidth=1.4, markersize=6, label=name, **series_style(index))
+    axes.margins(x=0.1)
+    scale_cost_axis(axes, [cost for cost, _, _ in points], label)
+    _scale_errors(axes, [error for _, error, _ in points])
+    axes.set_ylabel("top-1 error, %")
+    _name_widths(axes, points)
+    add_legend(figure, axes, columns=2)
+
+
+def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
+    lowest, highest = min(errors), max(errors)
+    if highest > _COMPRESSED_FROM * lowest:
+        compress_errors(axes, errors)
+    else:
+        margin = max(0.15 * (highest - lowest), 0.05)
+        axes.set_ylim(max(0, lowest - margin), highest + 1.6 * margin)
+
+
+def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
+    """Names each width once, at its highest point, on the side where no curve rises."""
+    named = sorted(
+        {width: max((p for p in points if p[2] == width), key=itemgetter(1)) for *_, width in points}.values()
+    )
+    for (cost, error, width), (_, next_error, _) in zip(named, [*named[1:], (0.0, 0.0, 0.0)], strict=True):
+        rises = next_error > error
+        axes.annotate(
+            width_text(width),
+            (cost, error),
+            xytext=(-4 if rises else 4, 5),
+            textcoords="offset points",
+            ha="right" if rises else "left",
+            fontsize="small",
+        )
+
+
+def _table(measured: Sequence[Measured], timed: bool) -> DataTable:
+    headers = ["run", "width", "error, %", "MACs, M", "parameters", *(["ms", "p95 ms"] if timed else [])]
+    rows = []
+    for of_run in measured:
+        for width, outcome in of_run.outcomes.items():
+            profile = of_run.run.profiles[width]
+            row = [of_run.name, width_text(width), f"{outcome.top1_error:.2f}"]
+            row += [f"{profile.macs / 1e6:,.2f}", f"{profile.params:,}"]
+            if timed:
+                latency = of_run.latencies[width]
+                row += [f"{latency.median_ms:.2f}", f"{latency.p95_ms:.2f}"]
+            rows.append(row)
+    return DataTable("Every width of every run.", headers, rows)

@@ -1,0 +1,52 @@
+"""The numbers of a report as JSON, for scripts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slimjax.reporting.runs import Measured
+from slimjax.reporting.sections.agreement import agreement
+from slimjax.reporting.sections.confusion import confusion
+
+
+def as_json(measured: Sequence[Measured], machine: Mapping[str, Any]) -> str:
+    """The machine and a list `runs`, each with its `widths`.
+
+    A width's `confusion` is a list of class, prediction and number of images, without those of none. `top_images` are
+    numbers of images in the evaluation split, from 0.
+    """
+    return json.dumps({"machine": machine, "runs": [_run(of_run) for of_run in measured]}, indent=1) + "\n"
+
+
+def _run(measured: Measured) -> dict[str, Any]:
+    run = measured.run
+    return {
+        "name": run.name,
+        "workdir": run.workdir,
+        "step": run.step,
+        "model": run.config.model.name,
+        "dataset": run.config.dataset.name,
+        "images": len(measured.labels),
+        "class_names": [measured.class_name(label) for label in range(run.model.num_classes)],
+        "total_params": run.total_params,
+        "layer": run.layer.name,
+        "channel": measured.top.channel,
+        "widths": [_width(measured, width) for width in measured.widths],
+        "agreement": agreement(measured).round(4).tolist(),
+    }
+
+
+def _width(measured: Measured, width: float) -> dict[str, Any]:
+    profile, top = measured.run.profiles[width], measured.top.images.get(width)
+    matrix = confusion(measured, width)
+    return {
+        "width": width,
+        "top1_error": measured.outcomes[width].top1_error,
+        "macs": profile.macs,
+        "params": profile.params,
+        "median_ms": measured.latencies[width].median_ms if measured.latencies else None,
+        "confusion": [[*pair, matrix[tuple(pair)].item()] for pair in np.argwhere(matrix).tolist()],
+        "top_images": None if top is None else top.tolist(),
+    }
