@@ -8,6 +8,8 @@ from cells import FAMILIES, SLIMMABLE, individual
 from raw_results import Result
 
 ERROR = "top1_error"
+V1 = "mobilenet_v1"
+"""The family of all comparisons but table 3."""
 
 # Top-1 error on ImageNet, %, narrowest first (SNet, table 3).
 PUBLISHED_INDIVIDUAL = {

@@ -1,12 +1,12 @@
 """Pictures of the comparisons, in colours that colour-blind people can tell apart (Okabe and Ito 2008)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cells import EIGHT_SWITCHES, FAMILIES, INCREMENTAL, NAIVE, SHARED_AFFINE, SLIMMABLE, individual
-from comparisons import ERROR, Errors, Spread
+from comparisons import ERROR, V1, Errors, Spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,22 +17,32 @@ Series = tuple[str, list[tuple[float, Spread]]]
 
 
 def plot_all(errors: Errors, folder: Path) -> list[str]:
-    """Draws what there are results for; returns the names of the files, without `.png`, in a folder that exists."""
-    pictures = {
-        "figure2": lambda: plot_curves(errors, "mobilenet_v1"),
+    """Draws what there are results for into a folder that exists; returns the names of the files, without `.png`."""
+    draw: dict[str, Callable[[], Figure]] = {
+        "figure2": lambda: plot_curves(errors, V1),
         "table3": lambda: plot_table_3(errors),
-        "table4": lambda: plot_widths(series_of(errors, "mobilenet_v1", (SLIMMABLE, EIGHT_SWITCHES))),
-        "affine": lambda: plot_widths(affine_series(errors, "mobilenet_v1")),
-        "incremental": lambda: plot_widths(series_of(errors, "mobilenet_v1", (SLIMMABLE, INCREMENTAL))),
+        "table4": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES))),
+        "affine": lambda: plot_widths(affine_series(errors, V1)),
+        "incremental": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL))),
     }
-    needed = {"figure2": NAIVE, "table4": EIGHT_SWITCHES, "affine": SHARED_AFFINE, "incremental": INCREMENTAL}
-    drawn = []
-    for name, draw in pictures.items():
-        if errors.of_runs("mobilenet_v1", SLIMMABLE) and errors.of_runs("mobilenet_v1", needed.get(name, SLIMMABLE)):
-            # Without the date and the version, which would make every picture differ from the one before.
-            draw().savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
-            drawn.append(name)
-    return drawn
+    names = drawable(errors)
+    for name in names:
+        # Without the version, by which a picture of the same numbers would differ.
+        draw[name]().savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+    return names
+
+
+def drawable(errors: Errors) -> list[str]:
+    """Names of the pictures for which there are results."""
+    needed = {
+        "figure2": NAIVE,
+        "table3": SLIMMABLE,
+        "table4": EIGHT_SWITCHES,
+        "affine": SHARED_AFFINE,
+        "incremental": INCREMENTAL,
+    }
+    reference = errors.of_runs(V1, SLIMMABLE)
+    return [name for name, method in needed.items() if reference and errors.of_runs(V1, method)]
 
 
 LABELS = {
@@ -94,6 +104,8 @@ def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
             deviations = [spread.deviation or 0.0 for spread in spreads]
             style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "markersize": 5}
             axes.errorbar(widths, means, deviations, label=label, capsize=3, linewidth=1.4, **style)
+    axes.set_xticks([width for width, _ in max((points for _, points in series), key=len)])
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("width")
     axes.grid(visible=True, alpha=0.25)
 
@@ -108,8 +120,11 @@ def plot_curves(errors: Errors, family: str) -> Figure:
                 epochs, values = _curve(errors, family, method, split, width)
                 label = f"{'switchable' if method == SLIMMABLE else 'naive'}, {width:g}"
                 style: dict[str, Any] = {"color": COLOURS[number], "linestyle": line, "linewidth": 1.4}
-                markers = {"marker": MARKERS[number], "markersize": 5} if split == "eval" else {}
-                axes.plot(epochs, values.mean(0), label=label, **style, **markers)
+                if split == "eval":
+                    # Hollow ones are naive: so short dashes are hard to see.
+                    hollow = {} if method == SLIMMABLE else {"markerfacecolor": "white"}
+                    style |= {"marker": MARKERS[number], "markersize": 6, **hollow}
+                axes.plot(epochs, values.mean(0), label=label, **style)
                 axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[number], alpha=0.15, linewidth=0)
         axes.set_title(f"{title} error", fontsize="medium")
         axes.set_xlabel("epochs")

@@ -9,13 +9,13 @@ They go to a folder beside the results. A page takes the tables between two line
 """
 
 import os
-import re
 from pathlib import Path
 
 from absl import flags
 from cells import DATASETS, SCALES
 from comparisons import Errors
 from raw_results import read_results, results_path
+from report_text import check_place, report, with_tables
 
 from slimjax import cli
 from slimjax.errors import UserError
@@ -34,10 +34,9 @@ def main() -> int:
         raise UserError(f"{path} has no results; make some with experiments/reproduce/run.py")
     page = Path(_PAGE.value) if _PAGE.value else None
     if page:
-        check_page(page, path.stem)
+        check_place(page, path.stem)
     # matplotlib takes a second.
     from figures import plot_all
-    from report_text import report
 
     folder = path.with_suffix("")
     folder.mkdir(exist_ok=True)
@@ -48,26 +47,6 @@ def main() -> int:
         page.write_text(with_tables(page.read_text(), path.stem, report(results, pictures, f"{relative}/")))
     print(f"{folder}: tables.md and {', '.join(f'{name}.png' for name in pictures)}")
     return 0
-
-
-def check_page(page: Path, name: str) -> None:
-    """UserError unless a page has a place for the tables of a file of results."""
-    if not page.is_file() or not _place(name).search(page.read_text()):
-        raise UserError(f"--page={page} has no line `{_begin(name)}`, with one for the end below; write them first")
-
-
-def with_tables(text: str, name: str, tables: str) -> str:
-    """A page's text with other tables in their place."""
-    return _place(name).sub(lambda match: f"{match[1]}\n{tables}\n{match[2]}", text)
-
-
-def _begin(name: str) -> str:
-    return f"<!-- tables of {name}: begin -->"
-
-
-def _place(name: str) -> re.Pattern[str]:
-    end = _begin(name).replace("begin", "end")
-    return re.compile(f"({re.escape(_begin(name))}\n).*?({re.escape(end)})", re.DOTALL)
 
 
 if __name__ == "__main__":

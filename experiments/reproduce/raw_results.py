@@ -1,7 +1,8 @@
 """The raw results: a file of JSON lines for every data set and scale, a line for every finished run."""
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,24 @@ def finished(path: Path, cells: Iterable[Cell], dataset: str, scale: str) -> dic
                 "workdir away to train everything anew, or give another --results and --workdir"
             )
     return found
+
+
+def remaining_seconds(left: list[Cell], done: Mapping[Cell, Result], dataset: str, scale: str) -> float:
+    """What some cells will take, by those that are done; 0 if none is.
+
+    A cell takes what the same one with another seed took; where there is none, the same for each of its widths as the
+    others took for theirs.
+    """
+    of_same: dict[tuple[str, str], float] = {}
+    of_width: list[float] = []
+    for cell, result in done.items():
+        if not result["resumed_from_step"]:
+            of_same[cell.family, cell.method] = result["seconds"]
+            of_width.append(result["seconds"] / len(result["figures"]))
+    if not of_width:
+        return 0.0
+    return sum(
+        of_same.get((cell.family, cell.method))
+        or statistics.median(of_width) * len(config_of(cell, dataset, scale).model.widths)
+        for cell in left
+    )

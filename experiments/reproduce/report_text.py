@@ -1,13 +1,16 @@
 """The tables of the comparisons as Markdown, each with a line that says what the paper claims."""
 
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from cells import EIGHT_SWITCHES, EXPERIMENTS, FAMILIES, INCREMENTAL, NAIVE, SHARED_AFFINE, SLIMMABLE, individual
 from comparisons import (
     PUBLISHED_INDIVIDUAL,
     PUBLISHED_SLIMMABLE,
+    V1,
     Comparison,
     Errors,
     Spread,
@@ -16,7 +19,7 @@ from comparisons import (
 )
 from raw_results import Result
 
-V1 = "mobilenet_v1"
+from slimjax.errors import UserError
 
 
 def report(results: Sequence[Result], pictures: Sequence[str], folder: str) -> str:
@@ -46,9 +49,29 @@ def report(results: Sequence[Result], pictures: Sequence[str], folder: str) -> s
     return "\n\n".join([*parts, _recipes(results), _seconds(errors)])
 
 
-def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    rules = ["---", *["---:"] * (len(headers) - 1)]
+def check_place(page: Path, name: str) -> None:
+    """UserError unless a page has a place for the tables of a file of results."""
+    if not page.is_file() or not _place(name).search(page.read_text()):
+        begin, end = _mark(name, "begin"), _mark(name, "end")
+        raise UserError(f"--page={page} has no place for the tables; write the lines `{begin}` and `{end}` into it")
+
+
+def with_tables(text: str, name: str, tables: str) -> str:
+    """A page's text with other tables in the place of those of a file of results."""
+    return _place(name).sub(lambda match: f"{match[1]}\n{tables}\n\n{match[2]}", text)
+
+
+def _mark(name: str, which: str) -> str:
+    return f"<!-- tables of {name}: {which} -->"
+
+
+def _place(name: str) -> re.Pattern[str]:
+    return re.compile(f"({_mark(name, 'begin')}\n).*?({_mark(name, 'end')})", re.DOTALL)
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table whose columns after the first `left` are numbers."""
+    rules = ["---"] * left + ["---:"] * (len(headers) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in (headers, rules, *rows))
 
 
@@ -191,7 +214,7 @@ def _recipes(results: Sequence[Result]) -> str:
         if reference and result["method"] != SLIMMABLE:
             changed = {f"`{key}={value}`" for key, value in _leaves(result["config"]) if value != reference[key]}
             differing.setdefault(result["method"], set()).update(changed)
-    table = markdown_table(("method", "settings"), [[m, ", ".join(sorted(of))] for m, of in differing.items()])
+    table = markdown_table(("method", "settings"), [[m, ", ".join(sorted(of))] for m, of in differing.items()], left=2)
     return (
         "### What differs between compared runs\n\nThe settings of each run's configuration that are not those of the "
         "slimmable network of the same family and seed. All others are equal, the number of epochs among them; "

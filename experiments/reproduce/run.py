@@ -9,14 +9,12 @@ Finished runs are skipped, an interrupted one goes on from its last checkpoint. 
 experiments/reproduce/results/DATASET_SCALE.jsonl; tables.py makes tables and figures of them.
 """
 
-import statistics
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 from cells import EXPERIMENTS, SCALES, Cell, config_of, grid
-from raw_results import Result, add_result, finished, results_path
+from raw_results import Result, add_result, finished, remaining_seconds, results_path
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
@@ -86,27 +84,6 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
     if held:
         held.close()
     return None
-
-
-def remaining_seconds(left: list[Cell], done: Mapping[Cell, Result], dataset: str, scale: str) -> float:
-    """What some cells will take, by those that are done; 0 if none is.
-
-    A cell takes what the same one with another seed took; where there is none, the same for each of its widths as the
-    others took for theirs.
-    """
-    of_same: dict[tuple[str, str], float] = {}
-    of_width: list[float] = []
-    for cell, result in done.items():
-        if not result["resumed_from_step"]:
-            of_same[cell.family, cell.method] = result["seconds"]
-            of_width.append(result["seconds"] / len(result["figures"]))
-    if not of_width:
-        return 0.0
-    return sum(
-        of_same.get((cell.family, cell.method))
-        or statistics.median(of_width) * len(config_of(cell, dataset, scale).model.widths)
-        for cell in left
-    )
 
 
 if __name__ == "__main__":
