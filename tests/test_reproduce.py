@@ -81,6 +81,10 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
     ("arguments", "message"),
     [
         (["--experiments=figure3"], "--experiments=figure3 is unknown; choose among figure2, table3_mobilenet_v1"),
+        (
+            ["--experiments=table4", "--methods=naive"],
+            "--methods=naive is not compared in table4; choose among slimmab",
+        ),
         (["--seeds=0,-1"], "--seeds=0,-1 has to be whole numbers of at least 0"),
         (["--dataset=mnist"], "--dataset=mnist --scale=small: the data sets are fashion_mnist, cifar10, digits"),
         (["--dataset=digits"], "--dataset=digits has too few images for --scale=small; it takes --scale=tiny"),
@@ -253,44 +257,77 @@ def test_committed_tables_are_those_of_the_committed_results(reproduce, raw_resu
     assert report_text.with_tables(text, path.stem, of_page) == text
 
 
-def test_a_killed_grid_goes_on_where_it_was(start_program, tmp_path, data_dir):
-    """Killed without warning in its first run: that is resumed, the second trained, and nothing done a third time."""
-    results, workdir = tmp_path / "results.jsonl", tmp_path / "runs"
-    arguments = ["--scale=tiny", "--dataset=digits", "--experiments=figure2", "--seeds=0"]
-    arguments += [f"--results={results}", f"--workdir={workdir}"]
+@pytest.fixture
+def start_grid(start_program, tmp_path):
+    """Starts the grid on the digits, with results and runs below `tmp_path`."""
+    places = [f"--results={tmp_path / 'digits_tiny.jsonl'}", f"--workdir={tmp_path / 'runs'}"]
+    settings = ["--scale=tiny", "--dataset=digits", "--seeds=0", *places]
     environment = {"PYTHONPATH": str(FOLDER)}
-    first = workdir / "digits_tiny" / "mobilenet_v1" / "slimmable" / "seed_0"
-    process = start_program(*arguments, module="run", environment=environment)
-    wait_for((first / "checkpoints" / "10").exists, process)
-    process.kill()
-    process.communicate()
-    assert not results.exists()
+    return lambda *arguments: start_program(*settings, *arguments, module="run", environment=environment)
 
-    process = start_program(*arguments, module="run", environment=environment)
-    out, err = process.communicate(timeout=300)
+
+def finished_grid(process, tmp_path, count):
+    """The results of a grid that goes through to its end, and what it said on the way."""
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert f"all 2 runs are finished: {results}" in out
-    assert "[1/2] mobilenet_v1/slimmable/seed_0: 0 min elapsed\n" in err
-    assert "[2/2] mobilenet_v1/naive/seed_0: 0 min elapsed, about" in err
-    slimmable, naive = [json.loads(line) for line in results.read_text().splitlines()]
-    assert slimmable["resumed_from_step"] in (10, 20, 30)
-    assert naive["resumed_from_step"] == 0
-    for result in (slimmable, naive):
+    assert f"all {count} runs are finished: {tmp_path / 'digits_tiny.jsonl'}" in out
+    results = [json.loads(line) for line in (tmp_path / "digits_tiny.jsonl").read_text().splitlines()]
+    assert len(results) == count
+    for result in results:
         # 1,280 images in batches of 64 for two epochs, evaluated twice in each.
         assert [point["step"] for point in result["curves"]["eval"]] == [10, 20, 30, 40]
         assert [point["epoch"] for point in result["curves"]["eval"]] == [0.5, 1.0, 1.5, 2.0]
         assert [point["step"] for point in result["curves"]["train"]] == list(range(5, 45, 5))
-        last = lines_of(workdir / "digits_tiny" / result["cell"])[-1]
+        last = lines_of(tmp_path / "runs" / "digits_tiny" / result["cell"])[-1]
         for width, figures in result["figures"].items():
             assert figures["top1_error"] == pytest.approx(last[f"eval/top1_error/width_{width}"], abs=1e-4)
             assert result["curves"]["eval"][-1]["top1_error"][width] == figures["top1_error"]
         assert result["machine"]["platform"] == "cpu"
         assert result["train_seconds"] > 0
-    assert set(slimmable["calibrated"]) == {"0.25", "0.5", "0.75", "1"}
-    assert naive["calibrated"] is None
+    return results, err
 
-    before = results.read_text()
-    code, out, err = run_script("run.py", *arguments, environment={"TFDS_DATA_DIR": str(data_dir)})
-    assert (code, err) == (0, "")
-    assert "all 2 runs are finished" in out
-    assert results.read_text() == before
+
+def test_a_killed_grid_goes_on_where_it_was(start_grid, tmp_path):
+    """Killed without warning in its first run: that is resumed, the second trained, and nothing done a third time."""
+    arguments = ["--experiments=table3_mobilenet_v1", "--methods=individual=0.25,individual=0.5"]
+    workdir = tmp_path / "runs" / "digits_tiny" / "mobilenet_v1" / "individual=0.25" / "seed_0"
+    process = start_grid(*arguments)
+    wait_for((workdir / "checkpoints" / "10").exists, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "digits_tiny.jsonl").exists()
+
+    (narrow, half), err = finished_grid(start_grid(*arguments), tmp_path, 2)
+    assert "[1/2] mobilenet_v1/individual=0.25/seed_0: 0 min elapsed" in err
+    assert "[2/2] mobilenet_v1/individual=0.5/seed_0: " in err
+    assert narrow["resumed_from_step"] in (10, 20, 30)
+    assert half["resumed_from_step"] == 0
+    assert (set(narrow["figures"]), set(half["figures"])) == ({"0.25"}, {"0.5"})
+    assert narrow["calibrated"] is half["calibrated"] is None
+
+    before = (tmp_path / "digits_tiny.jsonl").read_text()
+    _, err = finished_grid(start_grid(*arguments), tmp_path, 2)
+    assert not err
+    assert (tmp_path / "digits_tiny.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_every_comparison_comes_out_of_a_grid(start_grid, tmp_path):
+    methods = "slimmable,naive,shared_affine,incremental"
+    arguments = ["--experiments=figure2,affine,incremental", f"--methods={methods}"]
+    process = start_grid(*arguments)
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    results = [json.loads(line) for line in (tmp_path / "digits_tiny.jsonl").read_text().splitlines()]
+    assert [result["method"] for result in results] == ["slimmable", "naive", "shared_affine", "incremental"]
+    widths = {"0.25", "0.5", "0.75", "1"}
+    for result in results:
+        assert set(result["figures"]) == widths
+        assert set(result["calibrated"] or widths) == widths
+        assert (result["calibrated"] is None) == (result["method"] in ("naive", "incremental"))
+    # Every width takes the whole recipe.
+    assert [point["step"] for point in results[-1]["curves"]["eval"]][-1] == 4 * 40
+    code, _, err = run_script("make_tables.py", f"--results={tmp_path / 'digits_tiny.jsonl'}")
+    assert code == 0, err
+    pictures = {path.stem for path in (tmp_path / "digits_tiny").glob("*.png")}
+    assert pictures == {"figure2", "table3", "affine", "incremental"}

@@ -5,7 +5,7 @@ and scale and changes what the method is about, through `configs/published.py`, 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -156,18 +156,29 @@ EXPERIMENTS = {
 """What is compared, by the name that --experiments takes."""
 
 
-def grid(experiments: Iterable[str], seeds: Iterable[int]) -> list[Cell]:
+def grid(experiments: Iterable[str], seeds: Iterable[int], methods: Collection[str] = ()) -> list[Cell]:
     """The cells of some experiments, each once: all that the first seed needs, then the next seed's.
 
+    Args:
+      experiments: names of EXPERIMENTS.
+      seeds: in the order in which they are run.
+      methods: those that are run; all where none is given.
+
     Raises:
-      UserError: if there is no such experiment.
+      UserError: if there is no such experiment, or none of them has such a method.
     """
     names = list(experiments)
     for name in names:
         if name not in EXPERIMENTS:
             raise UserError(f"--experiments={name} is unknown; choose among {', '.join(EXPERIMENTS)}")
+    known = dict.fromkeys(method for name in names for _, method in EXPERIMENTS[name].runs)
+    for method in methods:
+        if method not in known:
+            raise UserError(
+                f"--methods={method} is not compared in {', '.join(names)}; choose among {', '.join(known)}"
+            )
     cells = (cell for seed in seeds for name in names for cell in EXPERIMENTS[name].cells(seed))
-    return list(dict.fromkeys(cells))
+    return [cell for cell in dict.fromkeys(cells) if not methods or cell.method in methods]
 
 
 def is_calibrated(cell: Cell) -> bool:

@@ -22,6 +22,7 @@ from slimjax.errors import UserError
 from slimjax.paths import check_writable
 
 _EXPERIMENTS = flags.DEFINE_list("experiments", list(EXPERIMENTS), f"What to compare, of {', '.join(EXPERIMENTS)}.")
+_METHODS = flags.DEFINE_list("methods", [], "Only these of the compared methods, such as naive,individual=0.5.")
 _DATASET = flags.DEFINE_string("dataset", "fashion_mnist", "fashion_mnist, cifar10, or, to try it, digits.")
 _SCALE = flags.DEFINE_enum("scale", "small", list(SCALES), "How many images, epochs and seeds.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Such as 0,1; the scale's own if not given.")
@@ -32,7 +33,7 @@ _RESULTS = flags.DEFINE_string("results", None, "File of results, JSON lines; th
 def main() -> int:
     """Runs what is not finished of the grid that the flags ask for; returns the exit code."""
     dataset, scale = _DATASET.value, _SCALE.value
-    cells = grid(_EXPERIMENTS.value, _seeds(_SEEDS.value) or SCALES[scale].seeds)
+    cells = grid(_EXPERIMENTS.value, _seeds(_SEEDS.value) or SCALES[scale].seeds, _METHODS.value)
     for cell in cells:
         config_of(cell, dataset, scale)
     path = Path(_RESULTS.value) if _RESULTS.value else results_path(dataset, scale)
