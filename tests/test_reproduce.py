@@ -168,14 +168,14 @@ def test_results_are_kept_line_by_line_and_recognised(made, cells, raw_results, 
 def test_curves_and_seconds_come_from_the_lines_of_metrics(reproduce):
     run_cell = reproduce("run_cell")
     lines = [
-        {"step": 10, "train/loss/width_0.5": 2.0, "train/top1_error/width_0.5": 75.12345,
+        {"step": 10, "train/loss/width_0.5": 2.0, "train/top1_error/width_0.5": 75.12346,
          "train/top5_error/width_0.5": 9, "train/images_per_second": 320.0, "train/learning_rate": 0.1},
         {"step": 10, "eval/loss/width_0.5": 1.5, "eval/top1_error/width_0.5": 60.0},
         {"step": 15, "train/loss/width_0.5": 1.0, "train/top1_error/width_0.5": 50.0, "train/images_per_second": 640.0},
     ]  # fmt: skip
     assert run_cell.curves_of(lines, 20.0) == {
         "train": [
-            {"step": 10, "epoch": 0.5, "loss": {"0.5": 2.0}, "top1_error": {"0.5": 75.1234}},
+            {"step": 10, "epoch": 0.5, "loss": {"0.5": 2.0}, "top1_error": {"0.5": 75.1235}},
             {"step": 15, "epoch": 0.75, "loss": {"0.5": 1.0}, "top1_error": {"0.5": 50.0}},
         ],
         "eval": [{"step": 10, "epoch": 0.5, "loss": {"0.5": 1.5}, "top1_error": {"0.5": 60.0}}],
