@@ -84,10 +84,11 @@ class Scale:
     log_every_steps: int
 
 
+# Evaluations and stages fall on whole steps, and both on points of the training curves.
 SCALES = {
     "tiny": Scale((0, 1), "train[:1280]", "test[:256]", 2.0, 2, 64, 0.1, "imagenet", 5),
-    "small": Scale((0, 1, 2), "train[:20000]", "test[:4000]", 2.0, 2, 64, 0.1, "imagenet", 25),
-    "full": Scale((0, 1, 2), "train", "test", 3.0, 1, 128, 0.2, "small", 50),
+    "small": Scale((0, 1, 2), "train[:19200]", "test[:4000]", 2.0, 2, 64, 0.1, "imagenet", 25),
+    "full": Scale((0, 1, 2), "train[:48000]", "test", 4.0, 1, 128, 0.2, "small", 25),
 }
 
 
