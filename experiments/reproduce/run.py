@@ -20,6 +20,7 @@ from slimjax import cli
 from slimjax.allocator import keep_freed_memory
 from slimjax.errors import UserError
 from slimjax.paths import check_writable
+from slimjax.training.locks import lock
 
 _EXPERIMENTS = flags.DEFINE_list("experiments", list(EXPERIMENTS), f"What to compare, of {', '.join(EXPERIMENTS)}.")
 _METHODS = flags.DEFINE_list("methods", [], "Only these of the compared methods, such as naive,individual=0.5.")
@@ -38,14 +39,18 @@ def main() -> int:
         config_of(cell, dataset, scale)
     path = Path(_RESULTS.value) if _RESULTS.value else results_path(dataset, scale)
     workdir = Path(_WORKDIR.value) / f"{dataset}_{scale}"
-    done = finished(path, cells, dataset, scale)
     check_writable(workdir, "--workdir")
+    # Of two grids the second would overwrite what the first one adds to the results.
+    held = lock(workdir)
+    done = finished(path, cells, dataset, scale)
     left = [cell for cell in cells if cell not in done]
     if left:
         keep_freed_memory()
         code = _run(left, done, path, workdir)
         if code is not None:
             return code
+    if held:
+        held.close()
     print(f"all {len(cells)} runs are finished: {path}")
     return 0
 
@@ -62,14 +67,11 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
     # Imported once there is something to train: they need JAX and TensorFlow, which take seconds.
     from run_cell import run_cell
 
-    from slimjax.training.locks import lock
     from slimjax.training.progress import Progress, figures_line
 
     cli.use_compilation_cache()
     progress, began, total = Progress(), time.monotonic(), len(left) + len(done)
     dataset, scale = _DATASET.value, _SCALE.value
-    # Of two grids the second would overwrite what the first one adds to the results.
-    held = lock(workdir)
     for number, cell in enumerate(left):
         place = f"[{total - len(left) + number + 1}/{total}] {cell.name}"
         seconds_left = remaining_seconds(left[number:], done, dataset, scale)
@@ -82,8 +84,6 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
         done[cell] = result
         figures = {float(width): of for width, of in result["figures"].items()}
         progress.say(f"{place}: {result['seconds']:.0f} s, top-1 error, %: {figures_line(figures, 'top1_error')}")
-    if held:
-        held.close()
     return None
 
 
