@@ -19,14 +19,13 @@ def measured_on(*extra_packages: str) -> dict[str, Any]:
     Args:
       *extra_packages: whose versions matter as well, where they are installed.
     """
-    from slimjax.analysis.machine import describe_machine
+    from slimjax.analysis.machine import commit_of, describe_machine
     from slimjax.versions import package_versions
 
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"]
     return {
         **describe_machine(),
         "versions": package_versions(*extra_packages),
-        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": commit_of(HERE),
         "command": " ".join(sys.argv),
     }
 

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": package_versions(),
     }
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of the clone that a folder is in, with `-dirty` behind it if its code has been changed since.
+
+    What is measured by changed documents or records is the commit's own. Empty where there is no clone, or no git.
+    """
+    try:
+        git = ["git", "-C", str(folder)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/*.py", ":/requirements.lock"]
+        is_dirty = subprocess.run(changed, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("-dirty" if is_dirty else "")
 
 
 def memory_bytes() -> float:

@@ -1,0 +1,84 @@
+"""The raw results: a file of JSON lines for every data set and scale, a line for every finished run."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cells import Cell, config_of, plain
+
+from slimjax.errors import UserError
+
+RESULTS = Path(__file__).parent / "results"
+
+Result = dict[str, Any]
+"""A line; `run.py` says what is in it. Widths are keys such as `0.5`, as JSON has no numbers for keys."""
+
+
+def results_path(dataset: str, scale: str) -> Path:
+    """Where the results of a data set and a scale are kept."""
+    return RESULTS / f"{dataset}_{scale}.jsonl"
+
+
+def read_results(path: Path) -> list[Result]:
+    """The lines of a file, in the order in which they were written; none if there is no file.
+
+    Raises:
+      UserError: if a line cannot be read.
+    """
+    results: list[Result] = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        try:
+            results.append(json.loads(line))
+            _ = results[-1]["cell"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"line {number} of {path} is no result; delete it, and its run is evaluated anew") from None
+    return results
+
+
+def add_result(path: Path, result: Result) -> None:
+    """Adds a line. It is there as a whole or not at all, whenever the process is killed."""
+    before = path.read_text() if path.exists() else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rewritten = path.with_suffix(".rewritten")
+    rewritten.write_text(f"{before}{json.dumps(result)}\n")
+    rewritten.replace(path)
+
+
+def finished(path: Path, cells: Iterable[Cell], dataset: str, scale: str) -> dict[Cell, Result]:
+    """The results that are there for some cells.
+
+    Raises:
+      UserError: if one of them comes from another configuration than its cell has now.
+    """
+    by_name = {result["cell"]: result for result in read_results(path)}
+    found = {cell: by_name[cell.name] for cell in cells if cell.name in by_name}
+    for cell, result in found.items():
+        if result["config"] != plain(config_of(cell, dataset, scale)):
+            raise UserError(
+                f"{path} has {cell.name} with another configuration than it has now; move the file and the run's "
+                "workdir away to train everything anew, or give another --results and --workdir"
+            )
+    return found
+
+
+def remaining_seconds(left: list[Cell], done: Mapping[Cell, Result], dataset: str, scale: str) -> float:
+    """What some cells will take, by those that are done; 0 if none is.
+
+    A cell takes what the same one with another seed took; where there is none, the same for each of its widths as the
+    others took for theirs.
+    """
+    of_same: dict[tuple[str, str], float] = {}
+    of_width: list[float] = []
+    for cell, result in done.items():
+        if not result["resumed_from_step"]:
+            of_same[cell.family, cell.method] = result["seconds"]
+            of_width.append(result["seconds"] / len(result["figures"]))
+    if not of_width:
+        return 0.0
+    return sum(
+        of_same.get((cell.family, cell.method))
+        or statistics.median(of_width) * len(config_of(cell, dataset, scale).model.widths)
+        for cell in left
+    )

@@ -1,0 +1,243 @@
+"""The tables of the comparisons as Markdown, each with a line that says what the paper claims."""
+
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import EIGHT_SWITCHES, EXPERIMENTS, FAMILIES, INCREMENTAL, NAIVE, SHARED_AFFINE, SLIMMABLE, individual
+from comparisons import (
+    PUBLISHED_INDIVIDUAL,
+    PUBLISHED_SLIMMABLE,
+    V1,
+    Comparison,
+    Errors,
+    Spread,
+    compare_individual,
+    compare_methods,
+)
+from raw_results import Result
+
+from slimjax.errors import UserError
+
+
+def report(results: Sequence[Result], pictures: Sequence[str], folder: str) -> str:
+    """All tables for which there are results.
+
+    Args:
+      results: of one data set and scale.
+      pictures: names of the figures that were drawn, without `.png`.
+      folder: where they are, seen from the page, with a slash at its end; empty for the same folder.
+
+    Returns:
+      Markdown, without a line break at its end.
+    """
+    errors = Errors(results)
+    parts = [_measured(results)]
+    sections = {
+        "figure2": _figure_2,
+        "table3": _table_3,
+        "table4": _table_4,
+        "affine": _affine,
+        "incremental": _incremental,
+    }
+    for name, section in sections.items():
+        if text := section(errors):
+            picture = [f"![{text.splitlines()[0].lstrip('# ')}]({folder}{name}.png)"] if name in pictures else []
+            parts += [text, *picture]
+    return "\n\n".join([*parts, _recipes(results), _seconds(errors)])
+
+
+def check_place(page: Path, name: str) -> None:
+    """UserError unless a page has a place for the tables of a file of results."""
+    if not page.is_file() or not _place(name).search(page.read_text()):
+        begin, end = _mark(name, "begin"), _mark(name, "end")
+        raise UserError(f"--page={page} has no place for the tables; write the lines `{begin}` and `{end}` into it")
+
+
+def with_tables(text: str, name: str, tables: str) -> str:
+    """A page's text with other tables in the place of those of a file of results."""
+    return _place(name).sub(lambda match: f"{match[1]}\n{tables}\n\n{match[2]}", text)
+
+
+def _mark(name: str, which: str) -> str:
+    return f"<!-- tables of {name}: {which} -->"
+
+
+def _place(name: str) -> re.Pattern[str]:
+    return re.compile(f"({_mark(name, 'begin')}\n).*?({_mark(name, 'end')})", re.DOTALL)
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table whose columns after the first `left` are numbers."""
+    rules = ["---"] * left + ["---:"] * (len(headers) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headers, rules, *rows))
+
+
+def spread_text(spread: Spread, signed: bool = False) -> str:
+    """Mean, standard deviation and number of seeds, such as `15.32 ± 0.41 (3)`."""
+    if not spread.values:
+        return "-"
+    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:{'+' if signed else ''}.2f}{deviation} ({len(spread.values)})"
+
+
+def _measured(results: Sequence[Result]) -> str:
+    """What was run where."""
+    first = results[0]
+    config = first["config"]
+    machines = sorted({_machine(result["machine"]) for result in results})
+    commits = sorted({result["commit"] for result in results})
+    hours = sum(result["train_seconds"] for result in results) / 3600
+    data = config["dataset"]
+    return (
+        f"{len(results)} runs on {first['dataset']} (`--scale={first['scale']}`: {config['num_epochs']:g} epochs of "
+        f"`{data['train_split']}`, errors on `{data['eval_split']}`, {data['image_size']} pixels), trained for "
+        f"{hours:.2f} hours on {'; '.join(machines)}, at commit {', '.join(commits)}. Errors are top-1, in percent: "
+        "mean ± standard deviation over the seeds, whose number is in brackets."
+    )
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    """The accelerator, or the processor with its cores."""
+    processor = f"{machine['cores']} cores of {machine['processor']}"
+    return processor if machine["platform"] == "cpu" else f"{machine['device']} ({processor})"
+
+
+def _figure_2(errors: Errors) -> str:
+    if not errors.of_runs(V1, NAIVE):
+        return ""
+    rows = [
+        [
+            f"{width:g}",
+            *(spread_text(of(V1, m, width)) for m in (NAIVE, SLIMMABLE) for of in (errors.in_training, errors.at)),
+        ]
+        for width in FAMILIES[V1].widths
+    ]
+    headers = ("width", "naive: training", "naive: validation", "switchable: training", "switchable: validation")
+    return _section(
+        "Figure 2: naive and switchable batch norm (mobilenet_v1)",
+        "The paper: with one batch norm for all widths training looks normal, and validation fails at every width "
+        "(about 0.1 % accuracy); with switchable batch norm it does not.",
+        markdown_table(headers, rows),
+    )
+
+
+def _table_3(errors: Errors) -> str:
+    rows: list[list[str]] = []
+    for family in FAMILIES:
+        published = zip(PUBLISHED_INDIVIDUAL[family], PUBLISHED_SLIMMABLE[family], strict=True)
+        for row, (alone, slimmable) in zip(compare_individual(errors, family), published, strict=True):
+            if row.reference.values or row.other.values:
+                rows.append([f"{family}, {row.width:g}", *_cells_of(row), f"{slimmable - alone:+.1f}"])
+    if not rows:
+        return ""
+    headers = ("network, width", "individual", "slimmable", "difference", "slimmable better", "difference on ImageNet")
+    return _section(
+        "Table 3: individual and slimmable networks",
+        "The paper: one slimmable network does about as well as the individual ones, and better at the narrow widths "
+        "of MobileNet v1, ShuffleNet and ResNet-50. Its differences are in the last column.",
+        markdown_table(headers, rows),
+    )
+
+
+def _table_4(errors: Errors) -> str:
+    widths = errors.widths(V1, EIGHT_SWITCHES)
+    if not widths:
+        return ""
+    shared = {row.width: row for row in compare_methods(errors, V1, SLIMMABLE, EIGHT_SWITCHES)}
+    rows = [[f"{width:g}", *_cells_of(shared.get(width) or _alone(errors, EIGHT_SWITCHES, width))] for width in widths]
+    return _section(
+        "Table 4: 4 and 8 switches (mobilenet_v1)",
+        "The paper: 8 switches do as well as 4 (.25: 47.6 against 46.9, .75: 30.2 against 30.5, 1: 28.4 against 28.5).",
+        markdown_table(("width", "4 switches", "8 switches", "difference", "8 better"), rows),
+    )
+
+
+def _affine(errors: Errors) -> str:
+    widths = errors.widths(V1, SHARED_AFFINE)
+    if not widths:
+        return ""
+    columns = [(m, figures) for m in (SLIMMABLE, SHARED_AFFINE) for figures in ("figures", "calibrated")]
+    rows = []
+    for width in widths:
+        spreads = [errors.at(V1, method, width, figures) for method, figures in columns]
+        row = Comparison(width, spreads[1], spreads[3])
+        rows.append([f"{width:g}", *map(spread_text, spreads), *_cells_of(row)[2:]])
+    headers = ("width", "private, running", "private, calibrated", "shared, running", "shared, calibrated")
+    return _section(
+        "Private and shared scale and bias (mobilenet_v1)",
+        "The paper keeps scale and bias private to each width; US-Nets share them and calibrate the statistics, which "
+        "are private in both. The difference is between the two with calibrated statistics.",
+        markdown_table((*headers, "difference", "shared better"), rows),
+    )
+
+
+def _incremental(errors: Errors) -> str:
+    rows = []
+    for row in compare_methods(errors, V1, SLIMMABLE, INCREMENTAL):
+        alone = spread_text(errors.at(V1, individual(row.width), row.width))
+        rows.append([f"{row.width:g}", alone, *_cells_of(row)])
+    if not rows:
+        return ""
+    return _section(
+        "Incremental and joint training (mobilenet_v1)",
+        "The paper: a width whose narrower part was trained before and is frozen does worse than an individual network "
+        "(MobileNet v2 at .5: error 39.0 against 34.6), so widths are trained jointly. The narrowest is trained alone.",
+        markdown_table(("width", "individual", "joint", "incremental", "difference", "incremental better"), rows),
+    )
+
+
+def _section(title: str, claim: str, table: str) -> str:
+    return f"### {title}\n\n{claim}\n\n{table}"
+
+
+def _alone(errors: Errors, method: str, width: float) -> Comparison:
+    """A width that the reference does not have."""
+    return Comparison(width, Spread({}), errors.at(V1, method, width))
+
+
+def _cells_of(row: Comparison) -> list[str]:
+    """Reference, other, their difference, and in how many seeds the other is better."""
+    difference = row.difference
+    better = f"{row.better_in} of {len(difference.values)}" if difference.values else "-"
+    return [spread_text(row.reference), spread_text(row.other), spread_text(difference, signed=True), better]
+
+
+def _recipes(results: Sequence[Result]) -> str:
+    """In which settings the runs differ from the slimmable network of the same family and seed."""
+    slimmable = {(r["family"], r["seed"]): dict(_leaves(r["config"])) for r in results if r["method"] == SLIMMABLE}
+    differing: dict[str, set[str]] = {}
+    for result in results:
+        reference = slimmable.get((result["family"], result["seed"]))
+        if reference and result["method"] != SLIMMABLE:
+            changed = {f"`{key}={value}`" for key, value in _leaves(result["config"]) if value != reference[key]}
+            differing.setdefault(result["method"], set()).update(changed)
+    table = markdown_table(("method", "settings"), [[m, ", ".join(sorted(of))] for m, of in differing.items()], left=2)
+    return (
+        "### What differs between compared runs\n\nThe settings of each run's configuration that are not those of the "
+        "slimmable network of the same family and seed. All others are equal, the number of epochs among them; "
+        f"incremental training takes it for each width.\n\n{table}"
+    )
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _seconds(errors: Errors) -> str:
+    """What the runs took."""
+    rows = []
+    for family, method in dict.fromkeys(run for experiment in EXPERIMENTS.values() for run in experiment.runs):
+        if runs := errors.of_runs(family, method):
+            seconds = statistics.mean(run["train_seconds"] for run in runs)
+            rows.append([f"{family}, {method}", f"{len(runs)}", f"{seconds:.0f}"])
+    return (
+        "### Time\n\nSeconds of the training steps of a run, without compiling and evaluating; mean over the seeds.\n\n"
+        + markdown_table(("run", "seeds", "s"), rows)
+    )
