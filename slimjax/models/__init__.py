@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 from slimjax.errors import UserError, did_you_mean
@@ -44,15 +45,15 @@ def create_model(name: str, widths: Iterable[float], num_classes: int, **options
       UserError: if the name, a width or an option is unknown or out of range.
     """
     if name not in MODELS:
-        hint = did_you_mean(name, MODELS)
+        hint = did_you_mean(str(name), MODELS)
         raise UserError(f"model.name={name!r} is unknown{hint}; choose one of {', '.join(MODELS)}")
-    if num_classes < 1:
-        raise UserError(f"num_classes={num_classes} has to be at least 1")
+    if not isinstance(num_classes, Integral) or num_classes < 1:
+        raise UserError(f"num_classes={num_classes!r} has to be a whole number of at least 1")
     builder = MODELS[name]
     known = [field for field in inspect.signature(builder).parameters if field not in ("parent", "name")]
     if unknown := sorted(set(options) - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    model = builder(widths=check_widths(widths), num_classes=num_classes, **options)
+    model = builder(widths=check_widths(widths), num_classes=int(num_classes), **options)
     model.check_options()
     return model
 

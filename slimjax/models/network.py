@@ -97,6 +97,10 @@ class SlimmableNetwork(nn.Module):
 
     def check_options(self) -> None:
         """UserError if an attribute has a value that the network cannot have; a family extends this by its own."""
+        try:
+            jnp.dtype(self.dtype)
+        except TypeError:
+            raise UserError(f"dtype={self.dtype!r} is unknown; give float32 or bfloat16") from None
         self.resolved_plans()
         self.stem_strides()
         check_sharing(self.batch_norm)
@@ -118,14 +122,14 @@ class SlimmableNetwork(nn.Module):
           UserError: likewise, and if the images are not [batch, height, width, 3]: the stem would take fewer channels
             for a slimmed input.
         """
-        if images.ndim != 4 or images.shape[-1] != 3:
+        if images.ndim != 4 or images.shape[-1] != RGB:
             raise UserError(f"images of shape {images.shape} have to be [batch, height, width, 3], channels last")
         return self.switch_of(width)
 
     def stem_strides(self) -> int:
         """Step of the stem's convolution, pixels; UserError if `stem` is unknown."""
         strides = {"imagenet": 2, "small": 1}
-        if self.stem not in strides:
+        if not isinstance(self.stem, str) or self.stem not in strides:
             raise UserError(f"stem={self.stem!r} is unknown; choose one of {tuple(strides)}")
         return strides[self.stem]
 

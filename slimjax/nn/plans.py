@@ -66,7 +66,7 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     Raises:
       UserError: unless there is at least one, all are positive and finite and they ascend strictly.
     """
-    given = tuple(widths)
+    given = tuple(widths) if isinstance(widths, Iterable) and not isinstance(widths, str) else widths
     try:
         checked = tuple(float(width) for width in given)
     except (TypeError, ValueError):
@@ -74,7 +74,7 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     ascending = all(low < high for low, high in itertools.pairwise(checked))
     if not checked or not ascending or not all(0 < width < math.inf for width in checked):
         raise UserError(
-            f"widths={given} has to be a non-empty, strictly ascending list of positive numbers, as (0.25, 0.5, 1.0) is"
+            f"widths={given!r} has to be a non-empty, strictly ascending list of positive numbers, such as (0.25, 0.5, 1)"
         )
     return checked
 
