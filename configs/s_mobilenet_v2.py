@@ -9,9 +9,9 @@ Naive: about 99.9. Incremental at .35 and .5, where frozen .35 has 39.7, .5 reac
     python -m slimjax.main --config=configs/s_mobilenet_v2.py:incremental --config.model.widths="(.35,.5)" --workdir=DIR
 
 The recipe's batch norms see 40 images each: train on 4 devices to repeat that.
-Time, estimated and never measured: 9 hours on 4 H100 (2 % of 990 TFLOP/s bfloat16 each, 20,000 JPEGs a second).
-Naive takes as long; incremental too, and reads every image once for each width. Individual networks, in hours, if
-JPEGs come as fast as that needs: .35 0.8, .5 1.3, .75 2.7, 1.0 3.9.
+Time, estimated and never measured: 9 hours on 4 H100 (2 % of 990 TFLOP/s bfloat16 each, 20,000 JPEGs a second). Naive
+takes as long; incremental too, and reads every image once for each width. Individual networks read as many images: 9
+hours each at that rate or, if JPEGs come as fast as they compute, .35 0.8, .5 1.3, .75 2.7, 1.0 3.9.
 """
 
 from ml_collections import ConfigDict

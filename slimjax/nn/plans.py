@@ -74,7 +74,7 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     ascending = all(low < high for low, high in itertools.pairwise(checked))
     if not checked or not ascending or not all(0 < width < math.inf for width in checked):
         raise UserError(
-            f"widths={given!r} has to be a non-empty, strictly ascending list of positive numbers, such as (0.25, 0.5, 1)"
+            f"widths={given!r} has to be a non-empty, strictly ascending list of positive numbers, such as (0.5, 1)"
         )
     return checked
 
