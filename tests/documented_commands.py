@@ -117,7 +117,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
             small("mobilenet_v2_tiny"), prints=FIRST_OF_V2
         ),
         "python -m slimjax.main --config=configs/s_resnet50.py --workdir=runs/slimmable": Runs(small("resnet_tiny")),
-        "python -m slimjax.main --config=configs/s_resnet50.py:individual=0.5 --workdir=runs/individual": Runs(
+        "python -m slimjax.main --config=configs/s_resnet50.py:individual=0.5 --workdir=runs/half": Runs(
             small("resnet_tiny"), prints=r"│ +0\.5 │"
         ),
         "python -m slimjax.main --config=configs/s_resnet50.py:naive --workdir=runs/naive": Runs(small("resnet_tiny")),
