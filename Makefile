@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 TORCH_STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: install demo test test-slow test-torch test-browser lint format lock bench
+.PHONY: install demo test test-slow test-torch test-browser lint docs format lock bench
 
 install: $(STAMP)
 
@@ -49,13 +49,18 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(STAMP)
+	JAX_PLATFORMS=cpu $(RUN) -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs build/docs
+	$(RUN) docs/check_links.py build/docs README.md
+
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 lock: $(STAMP)
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --extra test --extra dev setup.cfg --output-file requirements.lock
+		--no-emit-index-url --no-emit-find-links --extra test --extra dev --extra docs setup.cfg \
+		--output-file requirements.lock
 
 bench: $(STAMP)
 	$(RUN) experiments/benchmarks/train_step.py

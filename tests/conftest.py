@@ -57,7 +57,13 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start_program(data_dir):
+def users_environment(data_dir):
+    """The variables that users' programs see."""
+    return {**ALONE, "TFDS_DATA_DIR": str(data_dir)}
+
+
+@pytest.fixture(scope="session")
+def start_program(users_environment):
     """Starts `python -m slimjax.main`, or another module, with arguments, on one CPU device as a user has it.
 
     `environment` adds variables to those that the program sees; `devices` above 1 are fake ones.
@@ -66,7 +72,7 @@ def start_program(data_dir):
     def start(*arguments, module="slimjax.main", environment=None, devices=1, **options):
         command = [sys.executable, "-m", module, *map(str, arguments)]
         fake_devices = {"XLA_FLAGS": f"{FAKE_DEVICES}={devices}"} if devices > 1 else {}
-        variables = {**ALONE, **fake_devices, "TFDS_DATA_DIR": str(data_dir), **(environment or {})}
+        variables = {**users_environment, **fake_devices, **(environment or {})}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         return subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes)
 

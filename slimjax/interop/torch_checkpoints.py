@@ -33,7 +33,7 @@ def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str
       path: of a state_dict, or of a dict that has one under `model`, written by `torch.save`.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}`, float32, with the tree of `model.init`.
+      `params` and `batch_stats` by these names, float32, with the tree of `model.init`.
 
     Raises:
       UserError: if PyTorch is not installed, the file cannot be read, or it is of another network; the entries that are

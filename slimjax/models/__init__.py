@@ -27,6 +27,7 @@ MODELS: dict[str, Callable[..., SlimmableNetwork]] = {
     "shufflenet": ShuffleNet,
     "shufflenet_tiny": partial(ShuffleNet, stages=shufflenet.TINY_STAGES, stem="small"),
 }
+"""What builds each model, by the name that `create_model` and `model.name` take; `tiny` ones are for small images."""
 
 
 def create_model(name: str, widths: Iterable[float], num_classes: int, **options: Any) -> SlimmableNetwork:
@@ -39,7 +40,7 @@ def create_model(name: str, widths: Iterable[float], num_classes: int, **options
       **options: attributes of the family, such as `stem`, `batch_norm`, `dtype`, or `tail_bn` of MobileNet v2.
 
     Returns:
-      A Flax module: `init(key, images)`, `apply(variables, images, width=0.5)`.
+      A Flax module, for `init(key, images)` and `apply(variables, images, width=0.5)`.
 
     Raises:
       UserError: if the name, a width or an option is unknown or out of range.

@@ -23,8 +23,8 @@ def load_checkpoint(workdir: str | os.PathLike[str], which: str = "latest") -> t
       which: of its checkpoints: `latest`, `best` or a step.
 
     Returns:
-      The model, and its variables on JAX's default device: `params` and `batch_stats`, float32, moving averages where
-      the run has kept some. Images are [batch, height, width, 3] float32, normalised as in training.
+      model: the network. It takes images [batch, height, width, 3] float32, normalised as in training.
+      variables: `params` and `batch_stats`, float32, on JAX's default device; moving averages where the run kept some.
 
     Raises:
       UserError: if there is no such checkpoint, or it is damaged.

@@ -1,0 +1,224 @@
+"""Every command of README and docs, and how it is tried here: `test_documentation.py` wants each in this table.
+
+A page is followed from top to bottom in a copy of the repository that has the digits' run in runs/digits. What is
+appended to a command makes it small enough for two cores; nothing of the command itself is changed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from miniature_imagenet import encode, write_tars
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs, and ends well.
+
+    Attributes:
+      appended: further arguments.
+      prints: a pattern of its output.
+      makes: a file that it leaves.
+      needs: a module of an extra; without it the command is refused in one line that names the extra.
+      reason: why what is appended is more than fewer steps or smaller images.
+    """
+
+    appended: str = ""
+    prints: str = ""
+    makes: str = ""
+    needs: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Runs as it stands, and is refused in one line, since something is not here.
+
+    Attributes:
+      message: a pattern of the line.
+      reason: what is not here.
+    """
+
+    message: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NotHere:
+    """Is not run; its syntax is checked.
+
+    Attributes:
+      reason: why not.
+    """
+
+    reason: str
+
+
+STEPS = (
+    "--config.num_train_steps=2 --config.eval_every_steps=2 --config.checkpoint_every_steps=2 "
+    "--config.schedule.warmup_steps=0"
+)
+DIGITS = "--config.dataset.name=digits --config.dataset.eval_split=test"
+SMALL_IMAGES = "--config.dataset.image_size=16 --config.dataset.eval_resize=16"
+
+
+def small(model: str) -> str:
+    """Takes a published recipe to a small network on the digits for two steps."""
+    return f"--config.model.name={model} {DIGITS} {SMALL_IMAGES} {STEPS}"
+
+
+PLAN_OF_A_POD = Runs(
+    f"--topology=cpu:2 --config.model.name=mobilenet_v2_tiny {SMALL_IMAGES} --num_classes=10",
+    prints="4096 images on cpu:2",
+    reason="needs libtpu, and for it takes minutes to an hour; tests/test_plan.py compiles for a TPU where libtpu is",
+)
+GRID = NotHere("takes hours; tests/test_reproduce.py runs a grid of the same kind to its end")
+TABLES = NotHere("needs the grid's results; tests/test_reproduce.py makes tables of those of its own")
+BUCKET = Refused("gs://BUCKET", reason="no such bucket")
+CLOUD = NotHere("needs a Google Cloud account")
+DEMO = r"│ +1 │ +136,778 │ 4\.13 M │"
+FIRST_OF_V2 = r"│ +0\.35 │"
+
+COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
+    "README.md": {
+        "make demo": Runs(prints=DEMO),
+        "make test": NotHere("is the suite that this is part of; the gate runs it"),
+        "python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=runs/v2 --config.batch_size=1024": Runs(
+            small("mobilenet_v2_tiny"), prints=FIRST_OF_V2
+        ),
+        "python -m slimjax.main --workdir=runs/digits --mode=eval --checkpoint=best": Runs(prints=DEMO),
+        "python -m slimjax.main --workdir=runs/digits --mode=calibrate": Runs(prints=DEMO),
+        "python -m slimjax.profile --config=configs/s_mobilenet_v2.py": Runs(prints="3,504,872"),
+        "python -m slimjax.profile --config=configs/s_mobilenet_v2.py --batch_sizes=1,8 --layers --format=csv "
+        "--output=v2.csv": Runs("--image_size=32 --repeats=1", makes="v2.csv"),
+        "python -m slimjax.profile --workdir=runs/digits --nolatency": Runs(prints="136,778"),
+        "python -m slimjax.plan --config=configs/s_mobilenet_v2_pod.py --topology=v5e:4x4": PLAN_OF_A_POD,
+        "python -m slimjax.plan --config=configs/digits.py --topology=cpu:8": Runs(prints="64 images on cpu:8"),
+        "python -m slimjax.export --workdir=runs/digits --output=bundle --input=uint8 "
+        "--formats=stablehlo,onnx,litert": Runs(makes="bundle/litert/int8.tflite"),
+        "python -m slimjax.benchmark bundle --batch_sizes=1,32 --plot=latency.png": Runs(makes="latency.png"),
+        "python -m slimjax.report --workdir=runs/digits": Runs(makes="runs/digits/report/index.html"),
+        "python -m slimjax.import_torch --config=configs/s_mobilenet_v2.py --checkpoint=FILE.pt "
+        "--workdir=runs/imported": Refused(
+            r"FILE\.pt: there is no such file", reason="a checkpoint; tests/test_import_torch.py imports true ones"
+        ),
+        "python experiments/reproduce/run.py --scale=small": GRID,
+        "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": TABLES,
+    },
+    "docs/getting_started.md": {
+        "make install": Runs(),
+        "source .venv/bin/activate": Runs(),
+        "python -m slimjax.main --workdir=runs/digits": Runs(prints=DEMO),
+        "python -m slimjax.main --workdir=runs/digits --mode=eval --checkpoint=best": Runs(prints=DEMO),
+        "python -m slimjax.profile --workdir=runs/digits": Runs(prints="136,778"),
+        "python -m slimjax.export --workdir=runs/digits --output=bundle --input=uint8": Runs(
+            makes="bundle/manifest.json"
+        ),
+    },
+    "docs/slimming.md": {"python docs/draw_figures.py": Runs(makes="docs/figures/kernels.svg")},
+    "docs/training.md": {
+        "python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=runs/v2": Runs(
+            small("mobilenet_v2_tiny"), prints=FIRST_OF_V2
+        ),
+        "python -m slimjax.main --config=configs/s_resnet50.py --workdir=runs/slimmable": Runs(small("resnet_tiny")),
+        "python -m slimjax.main --config=configs/s_resnet50.py:individual=0.5 --workdir=runs/half": Runs(
+            small("resnet_tiny"), prints=r"│ +0\.5 │"
+        ),
+        "python -m slimjax.main --config=configs/s_resnet50.py:naive --workdir=runs/naive": Runs(small("resnet_tiny")),
+        "python -m slimjax.main --config=configs/s_resnet50.py:incremental --workdir=runs/incremental": Runs(
+            small("resnet_tiny")
+        ),
+        "python -m slimjax.main --config.switch_rule=sandwich --config.model.batch_norm=shared_affine "
+        "--workdir=runs/sandwich": Runs(STEPS),
+        'python -m slimjax.main --config.optimizer.name=adamw --config.optimizer.options="b2=0.95" '
+        "--config.learning_rate=0.002 --workdir=runs/adamw": Runs(STEPS),
+        "tensorboard --logdir runs": Runs(
+            "--inspect", prints=r"train/loss/width_0\.5", reason="without it, it serves until it is stopped"
+        ),
+        "python -m slimjax.main --config.init_from=runs/digits --config.learning_rate=0.01 --workdir=runs/finer": Runs(
+            STEPS, prints=DEMO
+        ),
+        "python -m slimjax.main --workdir=runs/digits --mode=eval --checkpoint=best": Runs(prints=DEMO),
+        "python -m slimjax.main --workdir=runs/digits --mode=calibrate": Runs(prints=DEMO),
+        "python -m slimjax.main --workdir=runs/digits/calibrated --mode=eval": Runs(prints=DEMO),
+        "python -m slimjax.plan --config=configs/digits.py --topology=cpu:8": Runs(prints="64 images on cpu:8"),
+    },
+    "docs/data.md": {
+        "python -m slimjax.prepare --dataset=imagenet2012 --manual_dir=TARS --data_dir=DIR": Runs(
+            prints="DIR/imagenet2012/5.1.0 holds imagenet2012/5.1.0"
+        ),
+        "python -m slimjax.main --config=configs/s_mobilenet_v2.py --config.dataset.data_dir=DIR "
+        "--workdir=runs/imagenet": Runs(
+            f"--config.model.name=mobilenet_v2_tiny --config.batch_size=8 {SMALL_IMAGES} {STEPS}", prints=FIRST_OF_V2
+        ),
+        "python -m slimjax.main --config.dataset.name=folder --config.dataset.data_dir=IMAGES "
+        "--config.dataset.eval_split=validation --workdir=runs/images": Runs(f"--config.batch_size=8 {STEPS}"),
+        "python experiments/benchmarks/input_pipeline.py": Runs(
+            "--images 32 --batches 1 --rounds 1", makes="experiments/benchmarks/records/input_pipeline.json"
+        ),
+    },
+    "docs/tpu.md": {
+        "python -m slimjax.plan --config=configs/s_mobilenet_v2_pod.py --topology=v5e:4x4": PLAN_OF_A_POD,
+        "gcloud compute tpus tpu-vm create slim --zone=ZONE --accelerator-type=v5litepod-16 "
+        "--version=v2-alpha-tpuv5-lite": CLOUD,
+        'gcloud compute tpus tpu-vm ssh slim --zone=ZONE --worker=all --command="COMMAND"': CLOUD,
+        "git clone REPOSITORY slimjax && cd slimjax && make install": NotHere("fetches the repository and packages"),
+        ".venv/bin/pip install \"jax[tpu]==$(.venv/bin/python -c 'import jax; print(jax.__version__)')\"": NotHere(
+            "fetches libtpu"
+        ),
+        "python -m slimjax.prepare --dataset=imagenet2012 --manual_dir=DIR --data_dir=gs://BUCKET/tfds": BUCKET,
+        ".venv/bin/python -m slimjax.main --config=configs/s_mobilenet_v2_pod.py --workdir=gs://BUCKET/runs/v2 "
+        "--config.platform=tpu --config.dataset.data_dir=gs://BUCKET/tfds": Refused(
+            r"gs://BUCKET|platform='?tpu", reason="neither such a bucket nor a TPU"
+        ),
+        ".venv/bin/python -m slimjax.main --workdir=gs://BUCKET/runs/v2 --mode=eval --checkpoint=best": BUCKET,
+    },
+    "docs/deployment.md": {
+        "python -m slimjax.export --workdir=runs/digits --output=bundle": Runs(makes="bundle/manifest.json"),
+        "python -m slimjax.benchmark bundle --batch_sizes=1,32 --threads=2 --plot=latency.png": Runs(
+            makes="latency.png"
+        ),
+        "python -m slimjax.export --workdir=runs/digits --output=served --formats=savedmodel": Runs(),
+        "mkdir -p models/digits && cp -r served/savedmodel models/digits/1": Runs(
+            makes="models/digits/1/saved_model.pb"
+        ),
+        "docker run -p 8501:8501 -v $PWD/models/digits:/models/digits -e MODEL_NAME=digits tensorflow/serving": NotHere(
+            "fetches TensorFlow Serving, and serves until it is stopped"
+        ),
+        'curl -d \'{"signature_name": "width_0.5", "inputs": {"images": [...]}}\' '
+        "localhost:8501/v1/models/digits:predict": NotHere("needs the server, and an image in place of the dots"),
+        "python -m slimjax.export_torch --workdir=runs/digits --output=digits.pt": Runs(
+            needs="torch", makes="digits.pt"
+        ),
+    },
+    "docs/report.md": {
+        "python -m slimjax.report --workdir=runs/digits": Runs(makes="runs/digits/report/index.html"),
+        'python -m slimjax.main --workdir=runs/digits_half --config.model.widths="(0.5,)"': Runs(STEPS),
+        "python -m slimjax.report --workdir=runs/digits --workdir=runs/digits_half --output=comparison": Runs(
+            makes="comparison/report.json"
+        ),
+    },
+    "docs/reproducing.md": {
+        "python experiments/reproduce/run.py --scale=tiny --dataset=digits --experiments=figure2": GRID,
+        "python experiments/reproduce/run.py --scale=small": GRID,
+        "python experiments/reproduce/run.py --scale=full": GRID,
+        "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": TABLES,
+    },
+}
+
+# Patterns of what the Python blocks of a page print, where no text block behind them has it word for word.
+PYTHON_PRINTS = {"docs/getting_started.md": r"width 0\.25: [0-4]\.\d % wrong\n(.+\n)+width 1\.0: [0-4]\.\d % wrong\n"}
+
+
+def write_data(folder: Path) -> None:
+    """What docs/data.md asks its reader to bring: ImageNet's tar files, and a folder of images."""
+    write_tars(folder / "TARS")
+    for split in ("train", "validation"):
+        for index, level in enumerate(np.linspace(20, 230, 16)):
+            path = folder / "IMAGES" / split / ("dark" if level < 128 else "light") / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(int(level), index, "RGB"))
+
+
+BROUGHT: dict[str, Callable[[Path], None]] = {"docs/data.md": write_data}

@@ -1,0 +1,46 @@
+"""README and the pages of docs/ as their readers see them: blocks of code, and commands in those."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+COMMENT = re.compile(r"\s{2,}# .*$")
+
+
+class Block(NamedTuple):
+    """A block of code.
+
+    Attributes:
+      line: of the page, from 1, at which its content begins.
+      language: as it is written; empty where none is.
+      text: its content.
+    """
+
+    line: int
+    language: str
+    text: str
+
+
+def blocks_of(page: str) -> list[Block]:
+    """All blocks of code of a page, fenced or indented."""
+    tokens = MarkdownIt("commonmark").parse((ROOT / page).read_text())
+    return [
+        Block(token.map[0] + (2 if token.type == "fence" else 1), token.info.strip(), token.content)
+        for token in tokens
+        if token.type in ("fence", "code_block")
+    ]
+
+
+def commands_of(block: Block) -> list[str]:
+    """The commands of a `bash` block, each on one line, without the comments behind them."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [re.sub(r"\s+", " ", COMMENT.sub("", line)).strip() for line in lines if line.strip()]
+
+
+def commands_on(page: str) -> list[str]:
+    """All commands of a page, in their order."""
+    return [command for block in blocks_of(page) if block.language == "bash" for command in commands_of(block)]

@@ -1,0 +1,219 @@
+"""README and docs, followed word for word: every command, every Python block, every link, every figure."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documented_commands import BROUGHT, COMMANDS, PYTHON_PRINTS, NotHere, Refused, Runs
+from pages import PAGES, ROOT, blocks_of, commands_of, commands_on
+
+import slimjax
+from slimjax.configuration import known_keys
+
+# A `text` block is output or a layout, `kotlin` is for phones; {...} are directives of MyST.
+LANGUAGES = re.compile(r"bash|python|text|kotlin|\{[a-z-]+\}.*")
+FLAG = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"')
+SHARED_FLAGS = {"cli.define_format(": ["format", "output"], "cli.define_quiet(": ["quiet"]}
+COPIED = ["configs", "docs", "experiments", "Makefile", "README.md", "pyproject.toml", "requirements.lock", "setup.cfg"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page):
+    odd = [block.line for block in blocks_of(page) if not LANGUAGES.fullmatch(block.language)]
+    assert not odd, f"{page}: the blocks at lines {odd} have to be fenced, as bash, python or text"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_in_the_table(page):
+    told, tried = commands_on(page), list(COMMANDS.get(page, {}))
+    assert told == tried, f"make tests/documented_commands.py say how each command of {page} is tried, in its order"
+
+
+@pytest.mark.parametrize("page", COMMANDS)
+def test_commands_are_of_bash_and_name_what_there_is(page):
+    for command in commands_on(page):
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+        if module := re.search(r"-m (slimjax\.\w+)", command):
+            code = (ROOT / module[1].replace(".", "/")).with_suffix(".py").read_text()
+            flags = sum((names for call, names in SHARED_FLAGS.items() if call in code), FLAG.findall(code))
+            given = re.findall(r" --(?:no)?(\w+)(?![\w.])", command)
+            assert set(given) <= set(flags), command
+        for script in re.findall(r"(?:python |--config=)(\w+/[\w/]+\.py)", command):
+            assert (ROOT / script).is_file(), command
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_text_names_is_there(page):
+    text = (ROOT / page).read_text()
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
+    assert set(re.findall(r"--config\.([a-z_0-9.]*[a-z_0-9])", text)) <= set(known_keys())
+    for module in re.findall(r"python -m (slimjax\.\w+)", text):
+        assert importlib.util.find_spec(module), module
+    extras = re.findall(r"-e '\.\[(\w+)\]'|'slimjax\[([\w,]+)\]'", text)
+    declared = re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert {extra for pair in extras for group in pair for extra in group.split(",") if extra} <= set(declared)
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    told = re.findall(r"^\.\. auto\w+:: slimjax\.(?:models\.(?=MODELS))?(\w+)(?:\(\))?$", page, re.MULTILINE)
+    assert sorted(told) == sorted(slimjax.__all__)
+
+
+@pytest.fixture(scope="module")
+def copy_repository(tmp_path_factory):
+    """Makes a copy of what readers need of the repository, installed."""
+
+    def make():
+        folder = tmp_path_factory.mktemp("repository")
+        for name in COPIED:
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, folder / name)
+        (folder / ".venv").mkdir()
+        for part in Path(sys.prefix).iterdir():
+            if not part.name.startswith(".installed"):
+                (folder / ".venv" / part.name).symlink_to(part)
+        (folder / ".venv" / ".installed").touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(users_environment):
+    """Runs a command in a folder as a reader does who has activated its virtual environment."""
+
+    def run(command, folder):
+        path = f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        bash = ["bash", "-e", "-o", "pipefail", "-c", command]
+        variables = users_environment | {"PATH": path}
+        return subprocess.run(bash, cwd=folder, env=variables, capture_output=True, text=True, timeout=600, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits(copy_repository, run):
+    """The folder `runs` with the digits' run, as the first command of README leaves it."""
+    folder = copy_repository()
+    result = run("make demo", folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "runs"
+
+
+@pytest.fixture
+def repository(copy_repository, digits):
+    """A copy of the repository with the digits' run."""
+    folder = copy_repository()
+    shutil.copytree(digits, folder / "runs")
+    return folder
+
+
+FOLLOWED = [page for page in PAGES if commands_on(page) or any(block.language == "python" for block in blocks_of(page))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_a_page_can_be_followed(page, repository, run, monkeypatch, capsys):
+    BROUGHT.get(page, lambda folder: None)(repository)
+    monkeypatch.chdir(repository)
+    names, printed = {}, ""
+    blocks = blocks_of(page)
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.language == "bash":
+            for command in commands_of(block):
+                follow(command, COMMANDS[page][command], lambda text: run(text, repository))
+        elif block.language == "python":
+            exec(compile(block.text, f"{page}, line {block.line}", "exec"), names)
+            out = capsys.readouterr().out
+            assert out == (following.text if is_output_of(block, following) else out)
+            printed += out
+    assert re.search(PYTHON_PRINTS.get(page, ""), printed), printed
+
+
+def is_output_of(block, following):
+    """Whether the next block of a page is a text with nothing but two fences in between."""
+    last_line = block.line + block.text.count("\n") - 1
+    return following is not None and following.language == "text" and following.line == last_line + 3
+
+
+def follow(command, how, run):
+    if isinstance(how, NotHere):
+        return
+    result = run(f"{command} {how.appended}" if isinstance(how, Runs) else command)
+    told = f"{command}\n{result.stdout}\n{result.stderr}"
+    if isinstance(how, Refused) or (how.needs and not importlib.util.find_spec(how.needs)):
+        assert result.returncode == 2, told
+        assert re.fullmatch("error: .*\n", result.stderr), told
+        assert re.search(how.message if isinstance(how, Refused) else rf"slimjax\[{how.needs}\]", result.stderr), told
+        return
+    assert result.returncode == 0, told
+    assert re.search(how.prints, result.stdout), told
+    assert Path(how.makes).exists(), told
+
+
+@pytest.fixture(scope="module")
+def check_links():
+    return load(ROOT / "docs" / "check_links.py")
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(check_links, page):
+    assert not list(check_links.dead_links(ROOT / page, check_links.read_markdown, ".md"))
+
+
+def test_dead_links_are_found(check_links, tmp_path, capsys):
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    other.write_text("# A `b`, c!\n\n## Twice\n\n## Twice\n")
+    alive = ["other.md", "other.md#a-b-c", "other.md#twice-1", "#here", "https://arxiv.org/abs/1812.08928"]
+    dead = ["others.md", "other.md#d", "other.md#twice-2", "#there", "htps://arxiv.org", "https://arxiv"]
+    page.write_text("# Here\n\n" + "\n".join(f"[x]({link})" for link in alive + dead) + "\n![y](none.png)\n")
+    found = list(check_links.dead_links(page, check_links.read_markdown, ".md"))
+    assert [line.split(": ")[1].removesuffix(" is no address") for line in found] == [*dead, "none.png"]
+    built = tmp_path / "built"
+    built.mkdir()
+    assert check_links.main(built, []) == 2
+    (built / "index.html").write_text('<h1 id="top">x</h1><a href="#top">x</a><a href="#bottom">x</a><img src="a.svg">')
+    assert check_links.main(built, []) == 1
+    err = capsys.readouterr().err
+    assert "#bottom: " in err
+    assert "a.svg: there is no " in err
+    assert "#top" not in err
+
+
+@pytest.fixture(scope="module")
+def draw_figures():
+    return load(ROOT / "docs" / "draw_figures.py")
+
+
+def test_the_figures_are_what_the_code_draws(draw_figures, tmp_path):
+    draw_figures.main(tmp_path)
+    committed = sorted((ROOT / "docs" / "figures").glob("*.svg"))
+    assert [path.name for path in committed] == sorted(path.name for path in tmp_path.iterdir())
+    for path in committed:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), f"python docs/draw_figures.py, for {path.name}"
+
+
+def test_the_figures_show_what_the_paper_and_the_widths_say(draw_figures):
+    model = draw_figures.mobilenet_v2()
+    # Rounded to multiples of 8 by hand: inputs 64 * width, outputs 6 times as many.
+    readers = draw_figures.narrowest_readers(model, "block_8", "expand", "conv")
+    assert [int((readers <= switch).sum()) for switch in range(4)] == [24 * 144, 32 * 192, 48 * 288, 64 * 384]
+    assert (readers[:24, :144] == 0).all()
+    assert (readers[48:] == 3).all()
+    assert (readers[:, 288:] == 3).all()
+    totals = [sum(block.macs for block in draw_figures.blocks_at(model, width)) / 1e6 for width in model.widths]
+    assert totals == pytest.approx([59.3, 97.1, 209.1, 300.8], abs=0.05)
+    assert [block.features for block in draw_figures.blocks_at(model, 0.5)][-3:] == [160, 1280, 1000]
