@@ -179,6 +179,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "python -m slimjax.benchmark bundle --batch_sizes=1,32 --threads=2 --plot=latency.png": Runs(
             makes="latency.png"
         ),
+        "python experiments/benchmarks/load.py bundle": Runs("--seconds 3", prints="controller"),
         "python -m slimjax.export --workdir=runs/digits --output=served --formats=savedmodel": Runs(),
         "mkdir -p models/digits && cp -r served/savedmodel models/digits/1": Runs(
             makes="models/digits/1/saved_model.pb"
@@ -195,9 +196,9 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
     "docs/report.md": {
         "python -m slimjax.report --workdir=runs/digits": Runs(makes="runs/digits/report/index.html"),
         'python -m slimjax.main --workdir=runs/digits_half --config.model.widths="(0.5,)"': Runs(STEPS),
-        "python -m slimjax.report --workdir=runs/digits --workdir=runs/digits_half --output=comparison": Runs(
-            makes="comparison/report.json"
-        ),
+        'python -m slimjax.main --workdir=runs/digits_full --config.model.widths="(1.0,)"': Runs(STEPS),
+        "python -m slimjax.report --workdir=runs/digits --workdir=runs/digits_half --workdir=runs/digits_full "
+        "--output=comparison": Runs(makes="comparison/report.json"),
     },
     "docs/reproducing.md": {
         "python experiments/reproduce/run.py --scale=tiny --dataset=digits --experiments=figure2": GRID,

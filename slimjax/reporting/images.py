@@ -49,7 +49,7 @@ def cards_png(cards: Sequence[Card]) -> bytes:
         _show(axes, card.thumbnail.png, None)
         axes.set_title(card.title, fontsize=9, color=INK)
         texts = (
-            f"{answer.width}: {answer.prediction} {100 * answer.confidence:.0f} % {_word(answer.is_right)}"
+            f"{answer.width}: {answer.prediction}, {100 * answer.confidence:.0f} %, {_word(answer.is_right)}"
             for answer in card.answers
         )
         axes.set_xlabel("\n".join(texts), fontsize=7.5, color=INK)
@@ -59,7 +59,7 @@ def cards_png(cards: Sequence[Card]) -> bytes:
 
 
 def _word(is_right: bool) -> str:
-    return "(right)" if is_right else "(wrong)"
+    return "right" if is_right else "wrong"
 
 
 def _show(axes: Axes, png: bytes, is_right: bool | None) -> None:
