@@ -2,9 +2,10 @@
 
 import ctypes
 import mmap
-import os
 import resource
 from pathlib import Path
+
+from slimjax.analysis.machine import memory_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = -1
@@ -51,7 +52,7 @@ def _grow_on_huge_pages(library: ctypes.CDLL) -> None:
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
     library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    size = int(memory_bytes()) // 2
     if block := library.malloc(size):
         first_page = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
         library.madvise(first_page, size - mmap.PAGESIZE, mmap.MADV_HUGEPAGE)

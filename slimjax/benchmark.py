@@ -17,7 +17,7 @@ from absl import flags
 from slimjax import cli
 from slimjax.deploy.backends import BACKENDS
 from slimjax.errors import UserError
-from slimjax.paths import check_writable
+from slimjax.paths import check_writable, written_whole
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _programs(bundle: Path, manifest: "Manifest") -> "list[Runnable]":
     if missing or not programs:
         raise UserError(
             f"{bundle} has nothing that {', '.join(missing or asked_for)} can run here: it has "
-            f"{', '.join(manifest.programs)}; export it with other --formats, or install the back end"
+            f"{', '.join(manifest.programs)}; export it with other --formats, or run pip install 'slimjax[onnx,litert]'"
         )
     return programs
 
@@ -110,7 +110,8 @@ def _print(report: "BenchmarkReport") -> None:
         else:
             file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
     if _PLOT.value:
-        plot_error_over_latency(report, Path(_PLOT.value).expanduser())
+        with written_whole(_PLOT.value, "--plot"):
+            plot_error_over_latency(report, Path(_PLOT.value).expanduser())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from slimjax.command_help import is_asked_for, print_help
 from slimjax.configuration import check_keys, config_of_run, configuration_file, known_keys, let_overrides_win
 from slimjax.errors import CLOSED_PIPE, INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
+from slimjax.paths import written_whole
 
 # The flags that are defined here are their commands'.
 flags.disclaim_key_flags()
@@ -60,9 +61,14 @@ def define_format(*formats: str) -> "tuple[flags.FlagHolder[str], flags.FlagHold
     )
 
 
-def opened(output: str | None) -> AbstractContextManager[TextIO]:
-    """The file of --output to write to, or stdout where it is not given."""
-    return Path(output).expanduser().open("w") if output else nullcontext(sys.stdout)
+@contextmanager
+def opened(output: str | None) -> Iterator[TextIO]:
+    """The file of --output to write to, or stdout where it is not given; UserError if it cannot be written."""
+    if output is None:
+        yield sys.stdout
+        return
+    with written_whole(output, "--output"), Path(output).expanduser().open("w") as file:
+        yield file
 
 
 def use_compilation_cache() -> None:

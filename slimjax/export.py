@@ -11,6 +11,8 @@ slimjax.import_torch`.
 """
 
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from slimjax import cli
 from slimjax.deploy.formats import FORMATS, check_formats
 from slimjax.errors import UserError
-from slimjax.paths import check_writable, folder_path
+from slimjax.paths import check_writable, folder_path, local_folder
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def main() -> int:
         raise UserError("--config is not for exporting: a trained run brings its own configuration; leave it out")
     check_formats(_FORMATS.value)
     asked_for = _asked_for()
-    output = Path(_OUTPUT.value).expanduser()
+    output = local_folder(_OUTPUT.value, "--output")
     if os.path.lexists(output):
         raise UserError(f"--output={output} is there already; give a new folder, or remove it")
     check_writable(output, "--output")
@@ -65,6 +67,8 @@ def main() -> int:
     from slimjax.deploy.exporting import export_bundle
     from slimjax.training.progress import Progress
 
+    # What is half written goes, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Progress(enabled=not _QUIET.value) as progress:
         trained = _trained(config, workdir, progress)
         manifest = export_bundle(trained, output, asked_for or trained.model.widths, progress, _FORMATS.value)
@@ -112,6 +116,7 @@ def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "
 
 def _print(manifest: "Manifest", output: Path) -> None:
     from slimjax.analysis.tables import bundle_tables, print_table
+    from slimjax.deploy.backends import BACKENDS
     from slimjax.deploy.bundle import manifest_checksum
 
     for table in bundle_tables(manifest):
@@ -119,7 +124,12 @@ def _print(manifest: "Manifest", output: Path) -> None:
     size = sum(entry.bytes for entry in manifest.files.values())
     print(f"bundle: {output} ({size / 1e6:.1f} MB, {len(manifest.files) + 1} files)")
     print(f"sha256: {manifest_checksum(manifest)}")
-    print(f'run it: slimjax.SlimmableRuntime.load("{output}").predict(images, width={manifest.widths[0].width:g})')
+    programs = ((name, program) for name, backend in BACKENDS.items() for program in backend.programs)
+    runs = next((name for name, program in programs if program in manifest.programs), None)
+    if runs:
+        backend = "" if runs == next(iter(BACKENDS)) else f', backend="{runs}"'
+        load = f'slimjax.SlimmableRuntime.load("{output}"{backend})'
+        print(f"run it: {load}.predict(images, width={manifest.widths[0].width:g})")
 
 
 if __name__ == "__main__":

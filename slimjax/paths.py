@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from etils import epath
@@ -33,6 +35,27 @@ def folder_path(text: str, flag: str) -> epath.Path:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{flag}={text} cannot be read ({reason}); give a folder that is yours") from error
     return folder
+
+
+def local_folder(text: str, flag: str) -> Path:
+    """The folder of this machine that a flag names; UserError for a URL, which would become a folder of that name."""
+    if "://" in text:
+        raise UserError(f"{flag}={text} is not on this machine; give a folder here, and copy it from there")
+    return Path(text).expanduser()
+
+
+@contextmanager
+def written_whole(path: os.PathLike[str] | str, flag: str) -> Iterator[None]:
+    """UserError if what is written meanwhile fails, on a full disk for example.
+
+    Args:
+      path: that is written.
+      flag: the one that named it, such as `--output`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{flag}={path} cannot be written ({error.strerror or error}); give another place") from None
 
 
 def is_remote(path: os.PathLike[str]) -> bool:

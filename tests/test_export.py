@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
 
+import slimjax
 from slimjax import SlimmableRuntime
 from slimjax.training.checkpoints import Checkpoints
 
@@ -32,6 +34,8 @@ def test_it_prints_figures_and_comparisons_and_how_to_run_the_bundle(exported):
     assert all(float(difference) < 1e-4 for difference in checks[::2])
     assert all(float(agreement) > 98 for agreement in checks[1::2])
     assert f"bundle: {bundle} (" in out
+    (call,) = re.findall(r"^run it: (.*)$", out, re.MULTILINE)
+    assert eval(call, {"slimjax": slimjax, "images": np.zeros((2, 16, 16, 3), np.uint8)}).shape == (2, 10)
     manifest = json.loads((bundle / "manifest.json").read_text())
     for (_, error), entry in zip(rows, manifest["widths"], strict=True):
         assert f"{entry['figures']['top1_error']:.2f}" == error
@@ -67,6 +71,10 @@ def test_the_runtime_makes_the_errors_that_were_measured(exported):
         (["--workdir=W", "--output=O", "--config=configs/digits.py"], "--config is not for exporting"),
         (["--workdir=W", "--output=O", "--widths=a"], "--widths=a has to be numbers"),
         (["--workdir=W", "--output=O", "--formats=caffe"], "--formats=caffe is unknown; choose among stablehlo"),
+        (
+            ["--workdir=W", "--output=gs://bucket/O"],
+            "--output=gs://bucket/O is not on this machine; give a folder",
+        ),
         (["--workdir=/nowhere", "--output=O"], "/nowhere/checkpoints holds no checkpoints"),
     ],
 )
@@ -82,6 +90,18 @@ def test_what_is_there_already_is_left_alone(exported, finished_run, run_program
     assert_refused(result, "--widths=0.3 is not one of this network's widths (0.25, 1.0)")
     assert (exported[1] / "manifest.json").read_bytes() == before
     assert Checkpoints(finished_run).steps()
+
+
+def test_what_is_half_written_goes_when_it_is_told_to_end(finished_run, start_program, tmp_path):
+    bundle = tmp_path / "bundle"
+    process = start_program(f"--workdir={finished_run}", f"--output={bundle}", module="slimjax.export")
+    for line in process.stderr:
+        if line.startswith("writing and comparing"):
+            process.terminate()
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -120,6 +140,12 @@ def test_timings_are_printed_as_a_table_or_csv(benchmark):
         ["jax", "stablehlo", "1", "0.25"],
         ["jax", "stablehlo", "1", "1.0"],
     ]
+
+
+def test_a_full_disk_is_told_in_one_line(benchmark):
+    code, out, err = benchmark("--backends=jax", "--repeats=1", "--quiet", "--output=/dev/full")
+    assert (code, out) == (2, "")
+    assert err == "error: --output=/dev/full cannot be written (No space left on device); give another place\n"
 
 
 @pytest.mark.parametrize(

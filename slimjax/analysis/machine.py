@@ -7,19 +7,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from slimjax.versions import package_versions
 
 
 def describe_machine() -> dict[str, Any]:
     """JAX's device, the processor and versions, as plain JSON values."""
+    # Imported late: commands ask for cores and memory before they wait for it.
+    import jax
+
     return {
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "python": platform.python_version(),
         "versions": package_versions(),
     }
@@ -38,6 +39,11 @@ def commit_of(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.stdout.strip() + ("-dirty" if is_dirty else "")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> float:

@@ -273,6 +273,11 @@ def _check_consistent(manifest: Manifest) -> None:
     keys = {width_key(width) for width in widths}
     if not widths or widths != sorted(set(widths)) or widths[0] <= 0 or len(keys) < len(widths):
         raise _UnfitError(f"widths are {widths}, which have to be positive, ascending and apart")
+    figures = {name for entry in manifest.widths for name in entry.figures}
+    if any(entry.figures.keys() != figures for entry in manifest.widths):
+        raise _UnfitError("its widths have different figures")
+    if odd := [name for name in (manifest.model, *figures) if not _NAME.fullmatch(name)]:
+        raise _UnfitError(f"{odd[0]!r} is no name of a model or a figure")
     if manifest.num_classes < 1 or manifest.input.image_size < 1:
         raise _UnfitError("num_classes and image_size have to be positive")
     colours = (len(manifest.input.mean), len(manifest.input.stddev))

@@ -21,10 +21,14 @@ class Criteria:
 
     def check(self) -> None:
         """UserError if a limit is no number, several criteria are given, or half of one."""
-        for name in ("budget_ms", "max_macs", "max_top1_error"):
+        for name in ("budget_ms", "max_macs", "max_top1_error", "max_cost"):
             limit = getattr(self, name)
-            if limit is not None and not (isinstance(limit, Real) and float(limit) >= 0):
+            if limit is not None and not _is_amount(limit):
                 raise UserError(f"{name}={limit!r} has to be a number that is not negative")
+        if self.width is not None and not isinstance(self.width, Real):
+            raise UserError(f"width={self.width!r} has to be a number, one of this bundle's widths")
+        if self.costs is not None and not _is_table(self.costs):
+            raise UserError(f"costs={self.costs!r} has to be a table of costs by width, such as {{0.5: 1.2, 1.0: 3.4}}")
         if (self.costs is None) != (self.max_cost is None):
             raise UserError("costs and max_cost go together: a table of costs by width, and the most to spend")
         if len(given := self._given()) > 1:
@@ -64,3 +68,11 @@ class Criteria:
             return {entry.width: entry.macs for entry in manifest.widths}
         known = (entry for entry in manifest.widths if "top1_error" in entry.figures)
         return {entry.width: entry.figures["top1_error"] for entry in known}
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and float(value) >= 0
+
+
+def _is_table(costs: object) -> bool:
+    return isinstance(costs, Mapping) and all(isinstance(w, Real) and _is_amount(cost) for w, cost in costs.items())

@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,23 +45,36 @@ def export_bundle(
       The bundle's manifest.
 
     Raises:
-      UserError: if the folder is there, a width is not the network's, or a program differs from the network beyond its
-        format's tolerance; nothing but the folders above it is left behind then.
+      UserError: if the folder is there or cannot be written, a width is not the network's, or a program differs from
+        the network beyond its format's tolerance; nothing but the folders above it is left behind then.
     """
     if os.path.lexists(output):
         raise UserError(f"{output} is there already; give a new folder to --output, or remove it")
     widths = tuple(sorted({trained.model.widths[trained.model.switch_of(width)] for width in widths}))
+    from safetensors import SafetensorError
+
+    try:
+        with _unfinished(output) as folder:
+            manifest = _write(Source(trained, widths), folder, formats, progress)
+            # As whoever runs it will read it.
+            read_manifest(folder)
+            folder.chmod(0o755)
+            folder.rename(output)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise UserError(f"{output} cannot be written ({reason}); nothing was exported; give another place") from None
+    return manifest
+
+
+@contextmanager
+def _unfinished(output: Path) -> Iterator[Path]:
+    """A folder beside a bundle's place, which is gone in the end unless it was moved there."""
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _write(Source(trained, widths), folder, formats, progress)
-        # As whoever runs it will read it.
-        read_manifest(folder)
-        folder.chmod(0o755)
-        folder.rename(output)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return manifest
 
 
 def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progress) -> Manifest:

@@ -119,13 +119,17 @@ class SlimmableRuntime:
     def predict_async(self, images: np.ndarray, **criteria: Any) -> "Future[np.ndarray]":
         """As `predict`, on a thread of the runtime's own, one call after the other; returns at once.
 
-        A budget begins now: what the call waits for others is in it, and the width is chosen for what is left.
+        A budget begins now: what the call waits for others is in it, and the width is chosen for what is left. The
+        images are copied, so that the caller may change them.
         """
-        return self._worker.submit(self._predict, images, Criteria(**criteria), time.perf_counter())
+        asked_at = time.perf_counter()
+        self._check_images(images)
+        # The caller may have the next images written where these are.
+        return self._worker.submit(self._predict, images.copy(), Criteria(**criteria), asked_at)
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         """Compiles all widths for batches of these sizes; what was not warmed up compiles when it first comes."""
-        for batch_size in batch_sizes:
+        for batch_size in _checked_sizes(batch_sizes):
             for width in self.widths:
                 self._programs.warm_up(width, batch_size)
 
@@ -144,9 +148,9 @@ class SlimmableRuntime:
         Raises:
           UserError: if a number is below 1, or the file cannot be written.
         """
-        batch_sizes = tuple(batch_sizes)
-        if repeats < 1 or min(batch_sizes, default=0) < 1:
-            raise UserError(f"batch_sizes={batch_sizes} and repeats={repeats} have to be at least 1 each")
+        batch_sizes = _checked_sizes(batch_sizes)
+        if not isinstance(repeats, int) or repeats < 1:
+            raise UserError(f"repeats={repeats!r} has to be a whole number of at least 1")
         for batch_size in batch_sizes:
             images = np.zeros((batch_size, *self.input_shape[1:]), self.manifest.input.dtype)
             measured = time_in_turns({width: partial(self._programs, width, images) for width in self.widths}, repeats)
@@ -193,11 +197,16 @@ class SlimmableRuntime:
     def _check_images(self, images: np.ndarray) -> None:
         _, *shape = self.input_shape
         if not isinstance(images, np.ndarray):
-            raise UserError(f"images are a {type(images).__name__}, not a NumPy array")
+            raise UserError(f"images are a {type(images).__name__}, not a NumPy array; give numpy.asarray of them")
         if images.ndim != 4 or list(images.shape[1:]) != shape or not len(images):
-            raise UserError(f"images of shape {images.shape} have to be [batch, {', '.join(map(str, shape))}]")
+            wanted = f"[batch, {', '.join(map(str, shape))}], batch at least 1"
+            raise UserError(
+                f"images of shape {images.shape} have to be {wanted}; resize, and stack them along the first"
+            )
         if images.dtype != self.manifest.input.dtype:
-            raise UserError(f"images are {images.dtype}, this bundle takes {self.manifest.input.dtype}")
+            meaning = {"float32": "normalised by the manifest's mean and stddev", "uint8": "colours of 0 to 255"}
+            wanted = self.manifest.input.dtype
+            raise UserError(f"images are {images.dtype}, this bundle takes {wanted}: {meaning[wanted]}")
 
     @property
     def _latency_file(self) -> Path:
@@ -237,10 +246,24 @@ class SlimmableRuntime:
             str(batch_size): {width_key(width): asdict(latency) for width, latency in of_batch.items()}
             for batch_size, of_batch in self._latencies.items()
         }
-        content = {**self._all_stored(), self._latency_key: of_this}
-        partial = self._latency_file.with_suffix(f".{os.getpid()}.partial")
+        stored = self._all_stored()
+        # Another process may have measured other batch sizes meanwhile.
+        of_device = stored.get(self._latency_key)
+        content = {**stored, self._latency_key: {**(of_device if isinstance(of_device, dict) else {}), **of_this}}
+        unfinished = self._latency_file.with_suffix(f".{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(content, indent=1) + "\n")
-            partial.replace(self._latency_file)
+            unfinished.write_text(json.dumps(content, indent=1) + "\n")
+            unfinished.replace(self._latency_file)
         except OSError as error:
-            raise UserError(f"{self._latency_file} cannot be written ({error.strerror}); move the bundle") from None
+            unfinished.unlink(missing_ok=True)
+            raise UserError(
+                f"{self._latency_file} cannot be written ({error.strerror}); put the bundle into a folder that is yours"
+            ) from None
+
+
+def _checked_sizes(batch_sizes: Iterable[int]) -> tuple[int, ...]:
+    """Batch sizes as a tuple; UserError unless they are whole numbers of at least 1."""
+    sizes = tuple(batch_sizes) if isinstance(batch_sizes, Iterable) else ()
+    if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        raise UserError(f"batch_sizes={batch_sizes!r} has to be whole numbers of at least 1, such as (1, 8)")
+    return sizes

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -151,11 +154,13 @@ def test_it_runs_where_neither_flax_nor_the_models_are(bundle, runtime):
 def test_switching_compiles_nothing_and_copies_no_weights(bundle):
     before = {id(array) for array in jax.live_arrays()}
     runtime, images = SlimmableRuntime.load(bundle), normalised(digits(4))
-    runtime.warm_up((4,))
     compilations = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: compilations.append(event) if "compile" in event else None
     )
+    runtime.warm_up((4,))
+    assert compilations
+    compilations.clear()
     for width in WIDTHS * 2:
         runtime.predict(images, width=width)
     assert not compilations
@@ -218,11 +223,48 @@ def test_mistakes_in_a_call_are_named(runtime):
         ({"width": 0.5, "budget_ms": 1}, "width and budget_ms are given; a width is chosen by one of them"),
         ({"max_macs": 1}, "max_macs=1 is met by no width; known: .* at 0.35"),
         ({"max_cost": 1}, "costs and max_cost go together"),
+        ({"width": np.array([0.5])}, "width=array.* has to be a number, one of this bundle's widths"),
+        ({"costs": {0.5: 1}, "max_cost": math.nan}, "max_cost=nan has to be a number that is not negative"),
+        ({"costs": {0.5: "x"}, "max_cost": 1}, r"costs=\{0.5: 'x'\} has to be a table of costs by width"),
+        ({"costs": [1, 2], "max_cost": 1}, r"costs=\[1, 2\] has to be a table of costs by width"),
     ]:
         with pytest.raises(UserError, match=message):
             runtime.predict(images, **criteria)
     with pytest.raises(UserError, match=r"images of shape \(16, 16, 3\) have to be \[batch, 16, 16, 3\]"):
         runtime.predict(images[0])
+    with pytest.raises(UserError, match="images are float64, this bundle takes float32: normalised by the manifest's"):
+        runtime.predict_async(images.astype(np.float64))
+    for call in (runtime.warm_up, runtime.calibrate):
+        for sizes in (4, (), (0,), (1.5,)):
+            with pytest.raises(UserError, match="has to be whole numbers of at least 1, such as"):
+                call(sizes)
+
+
+@pytest.mark.parametrize("threads", [0, 10**5, "2"])
+def test_threads_are_cores_that_there_are(bundle, threads):
+    with pytest.raises(UserError, match=r"has to be 1 to .*, the cores that this process may use"):
+        SlimmableRuntime.load(bundle, threads=threads)
+
+
+def test_threads_may_share_a_runtime_and_images_may_change_after_the_call(runtime, logits, relative_error):
+    images = normalised(digits(4))
+    with ThreadPoolExecutor(8) as pool:
+        calls = [(width, pool.submit(runtime.predict, images, width=width)) for width in WIDTHS * 20]
+    assert all(relative_error(call.result(), logits[width]) < 1e-5 for width, call in calls)
+    camera, answers = images.copy(), []
+    for width in WIDTHS * 5:
+        answers.append((width, runtime.predict_async(camera, width=width)))
+    camera[:] = 0
+    assert all(relative_error(answer.result(), logits[width]) < 1e-5 for width, answer in answers)
+
+
+def test_what_two_processes_measure_is_kept_together(copy):
+    first, second = SlimmableRuntime.load(copy), SlimmableRuntime.load(copy)
+    first.calibrate(batch_sizes=(1,), repeats=2)
+    second.calibrate(batch_sizes=(2,), repeats=2)
+    third = SlimmableRuntime.load(copy)
+    for count in (1, 2):
+        third.predict(normalised(digits(count)), budget_ms=1e6)
 
 
 def test_what_is_beyond_tolerance_or_there_already_leaves_nothing_behind(trained, tmp_path, monkeypatch):
@@ -235,6 +277,8 @@ def test_what_is_beyond_tolerance_or_there_already_leaves_nothing_behind(trained
     with pytest.raises(UserError, match=r"the stablehlo program of width 0\.35 differs from the network by"):
         export_bundle(trained, tmp_path / "new", WIDTHS, QUIET)
     assert os.listdir(tmp_path) == ["there"]
+    with pytest.raises(UserError, match=r"/proc/new/bundle cannot be written .*; nothing was exported"):
+        export_bundle(trained, Path("/proc/new/bundle"), WIDTHS, QUIET)
 
 
 def altered_byte(bundle):
@@ -293,6 +337,14 @@ TAMPERED = {
     "no number": (
         lambda b: rewrite(b, lambda m: m["input"].update(mean=[float("nan")] * 3)),
         "NaN is no number of JSON",
+    ),
+    "other figures at a width": (
+        lambda b: rewrite(b, lambda m: m["widths"][0].update(figures={})),
+        "its widths have different figures",
+    ),
+    "a name that a terminal obeys": (
+        lambda b: rewrite(b, lambda m: m.update(model="\x1b[2J")),
+        r"'\x1b[2J' is no name of a model or a figure",
     ),
     "a long name": (
         lambda b: rewrite(b, lambda m: m["files"].update({"a" * 300: m["files"]["weights.safetensors"]})),

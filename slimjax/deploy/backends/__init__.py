@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from slimjax.analysis.machine import available_cores
 from slimjax.deploy.formats import check_installed
 from slimjax.errors import UserError
 
@@ -73,8 +74,8 @@ def load_programs(
     program = program or backend.programs[0]
     if program not in backend.programs:
         raise UserError(f"program={program!r} is not for {name}; choose one of {', '.join(backend.programs)}")
-    if threads is not None and threads < 1:
-        raise UserError(f"threads={threads} has to be at least 1")
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= available_cores()):
+        raise UserError(f"threads={threads!r} has to be 1 to {available_cores()}, the cores that this process may use")
     for package in backend.packages:
         check_installed(package, backend.extra, f"backend={name!r}")
     if program not in manifest.programs:

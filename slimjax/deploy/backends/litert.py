@@ -17,7 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, SignatureRunner
 
-from slimjax.analysis.machine import processor_name
+from slimjax.analysis.machine import available_cores, processor_name
 from slimjax.chatter import without_lines
 from slimjax.deploy.bundle import Manifest, signature_key, width_key
 from slimjax.errors import UserError
@@ -77,7 +77,7 @@ class LiteRtPrograms:
         """
         self._path, self._program = path, program
         self._image_shape, self._dtype = tuple(image_shape), np.dtype(dtype)
-        self._threads = threads or min(_cores(), MOST_DEFAULT_THREADS)
+        self._threads = threads or min(available_cores(), MOST_DEFAULT_THREADS)
         self._lock = threading.Lock()
         with without_lines(_CHATTER), self._reading():
             self._runners = self._prepared(widths)
@@ -144,11 +144,6 @@ class LiteRtPrograms:
         if found != {name: (shape, dtype)}:
             told = ", ".join(f"{key} {list(map(int, size))} {kind}" for key, (size, kind) in found.items()) or "nothing"
             raise UserError(f"{self._path} has {told} where the manifest says {name} {list(shape)} {dtype}")
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _told(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """Runs ONNX programs with ONNX Runtime: one file and one session for all widths."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from slimjax.analysis.machine import processor_name
+from slimjax.analysis.machine import available_cores, processor_name
 from slimjax.deploy.bundle import Manifest, width_key
 from slimjax.errors import UserError
 
@@ -98,7 +97,7 @@ class OnnxRuntimePrograms:
     def device(self) -> str:
         """What it runs on, as measurements are filed."""
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
-        threads = f"{self._threads} threads" if self._threads else f"x{os.cpu_count()}"
+        threads = f"{self._threads} threads" if self._threads else f"x{available_cores()}"
         return f"onnxruntime:{provider}:{processor_name()} {threads}"
 
     def _check_stands_alone(self, content: bytes) -> None:

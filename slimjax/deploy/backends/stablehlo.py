@@ -1,6 +1,5 @@
 """Runs StableHLO programs with jax."""
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -13,7 +12,7 @@ import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters.mlir import make_ir_context
 
-from slimjax.analysis.machine import processor_name
+from slimjax.analysis.machine import available_cores, processor_name
 from slimjax.compilation import compiler_options
 from slimjax.deploy.bundle import Manifest, read_weights, width_key
 from slimjax.errors import UserError
@@ -147,7 +146,7 @@ class StableHloPrograms:
         """What it runs on, as measurements are filed."""
         (device,) = next(iter(self._weights.values()))[0].devices()
         # Every CPU calls itself by the same name.
-        kind = f"{processor_name()} x{os.cpu_count()}" if device.platform == "cpu" else device.device_kind
+        kind = f"{processor_name()} x{available_cores()}" if device.platform == "cpu" else device.device_kind
         return f"{device.platform}:{kind}"
 
     def _compile(self, width: float, batch_size: int) -> jax.stages.Compiled:
