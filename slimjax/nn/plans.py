@@ -1,11 +1,13 @@
 """Width plans: how many channels of each layer are active at each width. Plain arithmetic, no JAX."""
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slimjax.errors import UserError
+
+MAX_WIDTH = 100
+"""Beyond it no machine holds the weights, and sizes of arrays overflow before that can be said."""
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -64,7 +66,7 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     """The widths as a tuple of floats.
 
     Raises:
-      UserError: unless there is at least one, all are positive and finite and they ascend strictly.
+      UserError: unless there is at least one, all are positive and at most MAX_WIDTH and they ascend strictly.
     """
     given = tuple(widths) if isinstance(widths, Iterable) and not isinstance(widths, str) else widths
     try:
@@ -72,9 +74,10 @@ def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
     except (TypeError, ValueError):
         checked = ()
     ascending = all(low < high for low, high in itertools.pairwise(checked))
-    if not checked or not ascending or not all(0 < width < math.inf for width in checked):
+    if not checked or not ascending or not all(0 < width <= MAX_WIDTH for width in checked):
         raise UserError(
-            f"widths={given!r} has to be a non-empty, strictly ascending list of positive numbers, such as (0.5, 1)"
+            f"widths={given!r} has to be a non-empty, strictly ascending list of positive numbers up to {MAX_WIDTH}, "
+            "such as (0.5, 1)"
         )
     return checked
 

@@ -34,7 +34,9 @@ def test_truncation(channels, groups, truncated):
         truncate_channels(0, groups)
 
 
-@pytest.mark.parametrize("widths", [(), (1.0, 0.5), (0.5, 0.5), (0.0, 1.0), (-1.0,), (0.5, float("inf")), ("x",)])
+@pytest.mark.parametrize(
+    "widths", [(), (1.0, 0.5), (0.5, 0.5), (0.0, 1.0), (-1.0,), (0.5, float("inf")), ("x",), (1e9,)]
+)
 def test_widths_have_to_ascend_and_be_positive(widths):
     with pytest.raises(UserError, match="strictly ascending"):
         check_widths(widths)
