@@ -69,8 +69,8 @@ def small(model: str) -> str:
 
 
 PLAN_OF_A_POD = Runs(
-    f"--topology=cpu:2 --config.model.name=mobilenet_v2_tiny {SMALL_IMAGES} --num_classes=10",
-    prints="4096 images on cpu:2",
+    f"--topology=cpu:2 --config.model.name=mobilenet_v2_tiny --config.batch_size=16 {SMALL_IMAGES} --num_classes=10",
+    prints="16 images on cpu:2",
     reason="needs libtpu, and for it takes minutes to an hour; tests/test_plan.py compiles for a TPU where libtpu is",
 )
 GRID = NotHere("takes hours; tests/test_reproduce.py runs a grid of the same kind to its end")
