@@ -14,7 +14,7 @@ from slimjax.analysis.timing import Latency, time_in_turns
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
-from slimjax.nn.tracing import LayerCall, Path, abstract_variables, trace_layers, variables_at
+from slimjax.nn.tracing import LayerCall, Path, abstract_variables, checked_variables, trace_layers, variables_at
 
 Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], str, int], Iterable[Item]]
@@ -45,9 +45,11 @@ def measure_latency(
       The latency of every width.
 
     Raises:
-      UserError: if a number is not positive, or weights or activations cannot fit into memory.
+      UserError: if a number is not positive, the variables are not the model's, or weights or activations cannot fit
+        into memory.
     """
     check_measurable(model, image_size, batch_size, repeats)
+    checked_variables(model, variables)
     return time_in_turns(forward_passes(model, variables, image_size, batch_size), repeats)
 
 

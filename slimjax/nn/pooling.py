@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from slimjax.errors import UserError
 from slimjax.nn.convolutions import convolve
 from slimjax.nn.windows import computed_once, pad_images, padded_taps
 
@@ -30,7 +31,15 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.A
 
     Returns:
       [batch, (height + 2 * padding - window) // strides + 1, likewise, features].
+
+    Raises:
+      UserError: if the window is larger than the images with their padding.
     """
+    height, width = x.shape[1:3]
+    if min(height, width) + 2 * padding < window:
+        raise UserError(
+            f"images are too small: {height}x{width} pixels are left for a window of {window}; give larger images"
+        )
 
     def largest_tap(x: jax.Array) -> jax.Array:
         return reduce(jnp.maximum, _taps_to_compare(x, window, strides, padding))

@@ -50,6 +50,12 @@ def test_every_width_is_compiled_once_for_what_it_reads(model, compilations):
         assert len(jax.tree.leaves(variables)) == 11 + 11 * 4 + 2
 
 
+@pytest.mark.parametrize(("variables", "message"), [({}, "the variables lack"), (None, "variables are a NoneType")])
+def test_variables_are_the_models(model, variables, message):
+    with pytest.raises(UserError, match=message):
+        measure_latency(model, variables, image_size=16)
+
+
 def test_the_variables_that_a_width_reads_suffice(model):
     variables = random_variables(model)
     images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))

@@ -128,6 +128,13 @@ def test_an_image_of_which_nothing_is_left_is_refused():
         profile_model(Unpadded(), image_size=2)
 
 
+def test_an_image_that_the_pooling_of_the_stem_does_not_fit_is_refused():
+    model = create_model("shufflenet", (0.5,), 10)
+    assert profile_model(model, image_size=5)
+    with pytest.raises(UserError, match="images are too small: 2x2 pixels are left for a window of 3"):
+        profile_model(model, image_size=4)
+
+
 def test_large_images_are_counted_without_being_made():
     row = profile_model(create_model("mobilenet_v1", (1.0,), 10), image_size=2**20)[0]
     assert row.layers[0].macs == 27 * 32 * 2**38
