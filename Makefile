@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 TORCH_STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: install demo test test-slow test-torch test-browser lint docs format lock bench
+.PHONY: install demo test test-slow test-torch test-browser lint docs notebooks format lock bench
 
 install: $(STAMP)
 
@@ -64,3 +64,7 @@ lock: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) experiments/benchmarks/train_step.py
+
+# Runs them from empty folders, and writes what they print and draw into them.
+notebooks: $(STAMP)
+	$(RUN) experiments/notebooks/execute.py
