@@ -154,8 +154,10 @@ def small(case, **options):
 
 
 def filled(shapes):
+    """Random arrays, of which variances are not negative."""
     rng = np.random.default_rng(0)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return {name: np.abs(array) if name.endswith("running_var") else array for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("case", LAYERS)
