@@ -129,7 +129,7 @@ MISTAKES = {
     "--image_size=0": "image_size=0 has to be at least 1 pixel",
     "--image_size=1000000": "image_size=1000000 needs",
     "--num_classes=1000000000": "num_classes=1000000000 and widths=(0.25, 0.5, 0.75, 1.0) need",
-    "--num_classes=0": "num_classes=0 has to be at least 1",
+    "--num_classes=0": "num_classes=0 has to be a whole number of at least 1",
     "--config.dataset.name=folder": "give the folder that holds train/CLASS/*.jpg; or give --num_classes",
     "--workdir=/nowhere": "/nowhere/checkpoints holds no checkpoints",
     "--workdir=/nowhere --config=configs/digits.py": "--config and --workdir exclude each other",
