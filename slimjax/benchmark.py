@@ -17,7 +17,7 @@ from absl import flags
 from slimjax import cli
 from slimjax.deploy.backends import BACKENDS
 from slimjax.errors import UserError
-from slimjax.paths import check_writable, written_whole
+from slimjax.paths import check_writable, writing
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _print(report: "BenchmarkReport") -> None:
         else:
             file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
     if _PLOT.value:
-        with written_whole(_PLOT.value, "--plot"):
+        with writing(_PLOT.value, "--plot"):
             plot_error_over_latency(report, Path(_PLOT.value).expanduser())
 
 

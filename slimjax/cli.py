@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from slimjax.command_help import is_asked_for, print_help
 from slimjax.configuration import check_keys, config_of_run, configuration_file, known_keys, let_overrides_win
 from slimjax.errors import CLOSED_PIPE, INTERRUPTED, USAGE_ERROR, UserError, did_you_mean
-from slimjax.paths import written_whole
+from slimjax.paths import writing
 
 # The flags that are defined here are their commands'.
 flags.disclaim_key_flags()
@@ -67,7 +67,7 @@ def opened(output: str | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    with written_whole(output, "--output"), Path(output).expanduser().open("w") as file:
+    with writing(output, "--output"), Path(output).expanduser().open("w") as file:
         yield file
 
 

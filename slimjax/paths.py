@@ -45,7 +45,7 @@ def local_folder(text: str, flag: str) -> Path:
 
 
 @contextmanager
-def written_whole(path: os.PathLike[str] | str, flag: str) -> Iterator[None]:
+def writing(path: os.PathLike[str] | str, flag: str) -> Iterator[None]:
     """UserError if what is written meanwhile fails, on a full disk for example.
 
     Args:
