@@ -6,7 +6,7 @@ python experiments/reproduce/run.py --scale=full --dataset=cifar10              
 python experiments/reproduce/run.py --scale=tiny --dataset=digits                 to see that it works
 
 Finished runs are skipped, an interrupted one goes on from its last checkpoint. Each leaves a line in
-experiments/reproduce/results/DATASET_SCALE.jsonl; tables.py makes tables and figures of them.
+experiments/reproduce/results/DATASET_SCALE.jsonl; make_tables.py makes tables and figures of them.
 """
 
 import time
