@@ -195,7 +195,7 @@ def _strided_pointwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Arr
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _pointwise(x[:, ::strides, ::strides], kernel, 1, 0),
+        cpu=lambda x, kernel: _pointwise(padded_taps(x, (1, 1), strides, 0)[0], kernel, 1, 0),
         default=lambda x, kernel: _native(x, kernel, strides, 0),
     )
 

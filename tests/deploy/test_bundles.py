@@ -88,6 +88,16 @@ def rewrite(bundle, change):
     path.write_text(json.dumps({**content, "sha256": checksum}))
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v1", "resnet50", "shufflenet"])
+def test_every_family_runs_as_it_was_trained(trained_small, network_logits, relative_error, name, tmp_path):
+    trained = trained_small(name, (0.5, 1.0))
+    export_bundle(trained, tmp_path / "bundle", (0.5, 1.0), QUIET)
+    runtime = SlimmableRuntime.load(tmp_path / "bundle")
+    for width in runtime.widths:
+        found = runtime.predict(trained.images, width=width)
+        assert relative_error(found, network_logits(trained, trained.images, width)) < 1e-5
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_predictions_are_the_networks(runtime, logits, relative_error, width):
     images = normalised(digits(4))
