@@ -89,6 +89,7 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
             for written in write_format(name, source, folder):
                 programs[written.name] = _entries(source, written)
     rows = {row.width: row for row in profile_model(trained.model, trained.input.image_size)}
+    written_with = [package for name in formats for package in FORMATS[name].packages + FORMATS[name].converters]
     plans = {plan.width: dict(plan.features) for plan in trained.model.resolved_plans()}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
@@ -106,7 +107,7 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
         tensors={name: TensorEntry(tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()},
         programs=programs,
         files={path.relative_to(folder).as_posix(): file_entry(path) for path in files},
-        versions=package_versions("safetensors", *(package for name in formats for package in FORMATS[name].packages)),
+        versions=package_versions("safetensors", *written_with),
     )
     write_manifest(folder, manifest)
     return manifest

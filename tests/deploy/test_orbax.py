@@ -27,6 +27,8 @@ def restored(trained, tmp_path):
         manifest = export_bundle(trained, tmp_path / "bundle", widths, Progress(enabled=False), ("orbax",))
         assert all(check.check.largest_difference < 1e-5 for check in manifest.programs["orbax"].values())
         assert read_manifest(tmp_path / "bundle") == manifest
+        written = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+        assert not [path for path in written if str(tmp_path).encode() in path.read_bytes()], "the exporter's own path"
         with ocp.StandardCheckpointer() as checkpointer:
             return flatten_dict(jax.tree.map(np.asarray, checkpointer.restore(tmp_path / "bundle" / "orbax")))
 

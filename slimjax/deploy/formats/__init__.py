@@ -26,18 +26,22 @@ class Format(NamedTuple):
       module: that writes it.
       extra: of slimjax that brings what it needs; empty if slimjax's own packages do.
       packages: that it imports, of that extra.
+      converters: further packages that shape what is written, by the names under which they may be installed.
     """
 
     module: str
     extra: str = ""
     packages: tuple[str, ...] = ()
+    converters: tuple[str, ...] = ()
 
+
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 FORMATS = {
     "stablehlo": Format("stablehlo"),
     "onnx": Format("onnx", "onnx", ("onnx", "onnxruntime")),
-    "litert": Format("litert", "litert", ("ai_edge_litert", "ai_edge_quantizer")),
-    "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",)),
+    "litert": Format("litert", "litert", ("ai_edge_litert", "ai_edge_quantizer"), _TENSORFLOW),
+    "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",), _TENSORFLOW),
     "orbax": Format("orbax"),
 }
 

@@ -21,6 +21,7 @@ from slimjax.deploy.subnets import Network, extract_subnet
 from slimjax.nn.tracing import variables_at
 
 _FOLDER = "orbax"
+_COMMITTED = "commit_success.txt"
 
 
 def write(source: Source, bundle: Path) -> Iterator[Written]:
@@ -29,6 +30,9 @@ def write(source: Source, bundle: Path) -> Iterator[Written]:
     path = bundle.absolute() / _FOLDER
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, jax.tree.map(np.asarray, variables))
+    if (path / _COMMITTED).exists():
+        # Buckets need the file, nothing reads what is in it, and orbax writes this machine's path there.
+        (path / _COMMITTED).write_text("Checkpoint commit was successful")
     with ocp.StandardCheckpointer() as checkpointer:
         restored = checkpointer.restore(path)
 
