@@ -5,31 +5,21 @@ import os
 import jax
 import numpy as np
 import pytest
-from programs import SMALL
 
 from slimjax import create_model, load_torch_checkpoint
 
 
-@pytest.fixture(scope="module")
-def workdir(run_program, tmp_path_factory):
-    """Of a finished run."""
-    path = tmp_path_factory.mktemp("trained")
-    code, _, err = run_program(f"--workdir={path}", *SMALL)
-    assert code == 0, err
-    return path
-
-
 @pytest.mark.torch
-def test_a_run_goes_to_pytorch_and_back_bit_for_bit(workdir, run_program, tmp_path):
+def test_a_run_goes_to_pytorch_and_back_bit_for_bit(finished_run, run_program, tmp_path):
     import orbax.checkpoint as ocp
 
     path, again = tmp_path / "file.pt", tmp_path / "again"
-    code, out, err = run_program(f"--workdir={workdir}", f"--output={path}", module="slimjax.export_torch")
+    code, out, err = run_program(f"--workdir={finished_run}", f"--output={path}", module="slimjax.export_torch")
     assert code == 0, err
     assert "mobilenet_v1_tiny, widths (0.25, 1.0), 10 classes" in out
     assert f"checkpoint: {path} (" in out
     variables = load_torch_checkpoint(create_model("mobilenet_v1_tiny", (0.25, 1.0), 10), path)
-    (newest,) = sorted((workdir / "checkpoints").iterdir(), key=lambda folder: int(folder.name))[-1:]
+    (newest,) = sorted((finished_run / "checkpoints").iterdir(), key=lambda folder: int(folder.name))[-1:]
     with ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.restore(newest.absolute() / "state")
     trained = {"params": stored["params"], "batch_stats": stored["batch_stats"]}
@@ -39,7 +29,7 @@ def test_a_run_goes_to_pytorch_and_back_bit_for_bit(workdir, run_program, tmp_pa
     code, _, err = run_program(*config, f"--checkpoint={path}", f"--workdir={again}", module="slimjax.import_torch")
     assert code == 0, err
     tables = []
-    for folder in (workdir, again):
+    for folder in (finished_run, again):
         code, out, err = run_program(f"--workdir={folder}", "--mode=eval")
         assert code == 0, err
         tables.append([line for line in out.splitlines() if line.startswith("│")])
@@ -62,11 +52,11 @@ def test_mistakes_are_told_in_one_line(run_program, assert_refused, arguments, m
     assert_refused(run_program(*arguments.split(), module="slimjax.export_torch"), message)
 
 
-def test_what_the_run_cannot_give_is_told_in_one_line(workdir, run_program, assert_refused, tmp_path):
+def test_what_the_run_cannot_give_is_told_in_one_line(finished_run, run_program, assert_refused, tmp_path):
     for arguments, message in [
         ("--checkpoint=7", "checkpoint='7' is not there; choose latest, best, or one of the steps"),
         ("--layout=torchvision", "layout='torchvision' is none of MobileNetV1's; choose one of slimmable"),
     ]:
-        given = (f"--workdir={workdir}", f"--output={tmp_path / 'file.pt'}", arguments)
+        given = (f"--workdir={finished_run}", f"--output={tmp_path / 'file.pt'}", arguments)
         assert_refused(run_program(*given, module="slimjax.export_torch"), message)
     assert not os.listdir(tmp_path)

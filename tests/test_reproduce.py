@@ -287,6 +287,7 @@ def finished_grid(process, tmp_path, count):
     return results, err
 
 
+@pytest.mark.slow
 def test_a_killed_grid_goes_on_where_it_was(start_grid, tmp_path):
     """Killed without warning in its first run: that is resumed, the second trained, and nothing done a third time."""
     arguments = ["--experiments=table3_mobilenet_v1", "--methods=individual=0.25,individual=0.5"]
