@@ -17,8 +17,10 @@ def get_config() -> ConfigDict:
     config.num_epochs = placeholder(float)  # passes over the training split
     config.learning_rate = 0.1  # peak, for the batch size above; never scaled behind your back
 
+    config.task = "classification"  # classification; detection, whose model is a ResNet and all else in `detection`
     config.model = model()
     config.dataset = dataset()
+    config.detection = detection()
     config.schedule = schedule()
     config.optimizer = optimizer()
 
@@ -67,6 +69,29 @@ def dataset() -> ConfigDict:
     config.pca_noise = 0.0  # standard deviation of AlexNet's lighting noise
     config.shuffle_buffer = 8192  # encoded examples held in memory for each device
     config.skip_damaged = False  # whether damaged examples are left out and counted, rather than an error
+    return config
+
+
+def detection() -> ConfigDict:
+    """What is behind the backbone of a detector, and how it sees images; read where task=detection."""
+    config = ConfigDict()
+    config.masks = False  # whether there is a mask head: Mask R-CNN
+    config.num_keypoints = 0  # of an object, as the data set has them: Keypoint R-CNN; 0 is no keypoint head
+    config.frozen_stages = 1  # of the backbone that do not train, the stem with the first; 0 trains all
+    config.frozen_batch_norm = True  # whether the backbone's batch norms stay as they are; else frozen_stages is 0
+    config.short_side = 800  # pixels to which the shorter side of an image is scaled,
+    config.long_side = 1333  # unless the longer one would come to more than this
+    config.with_empty = False  # whether images without objects are trained on
+    config.most_objects = 100  # of an image that are learned, the largest
+    config.mask_size = 112  # pixels of a side at which an object's mask within its box is kept
+    config.features = 256  # channels of the feature pyramid and of the heads' convolutions
+    config.box_features = 1024  # outputs of the box head's dense layers
+    config.keypoint_features = 512  # channels of the keypoint head's convolutions
+    config.anchor_scale = 8.0  # side of the square anchor over its level's step
+    config.rpn_samples = 256  # anchors of an image that are learned from
+    config.box_samples = 512  # proposals of an image that are learned from
+    config.train_proposals = 2000  # of a level before suppression, and of an image after it
+    config.test_proposals = 1000  # likewise, in evaluation
     return config
 
 

@@ -1,4 +1,4 @@
-"""What the published rows have in common: ImageNet as the paper shows it, and the methods that the paper compares.
+"""What the published rows have in common: ImageNet or COCO as the paper shows them, and the methods that it compares.
 
 Every row's file takes a method behind a colon, such as `--config=configs/s_mobilenet_v2.py:individual=0.5`:
 
@@ -45,6 +45,42 @@ def imagenet(name: str, widths: tuple[float, ...], augmentation: str) -> ConfigD
     config.eval_every_epochs = 1.0
     config.checkpoint_every_epochs = 1.0
     return config
+
+
+def coco(method: str) -> ConfigDict:
+    """The detectors' recipe for COCO 2017: an R-50-FPN for 12 epochs, by the name 1x (SNet, section 4.2).
+
+    The backbone starts from S-ResNet-50 on ImageNet: give its workdir as `init_from`.
+
+    Args:
+      method: `slimmable` or `individual=WIDTH`.
+
+    Raises:
+      UserError: if it is another one, or the width is not one of the row's.
+    """
+    config = default.get_config()
+    config.task = "detection"
+    config.model.name = "resnet50"
+    config.model.widths = (0.25, 0.5, 0.75, 1.0)
+    config.dataset.name = "coco/instances"
+    config.dataset.train_split = "train2017"
+    config.dataset.eval_split = "val2017"
+    config.batch_size = 16
+    config.num_epochs = 12.0
+    config.learning_rate = 0.02
+    config.schedule.name = "multistep"
+    config.schedule.boundaries_epochs = (8.0, 11.0)
+    config.schedule.warmup_steps = 500
+    config.schedule.warmup_factor = 1 / 3
+    config.optimizer.options = "momentum=0.9"
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.clip_norm = 35.0
+    config.log_every_steps = 50
+    config.eval_every_epochs = 1.0
+    config.checkpoint_every_epochs = 1.0
+    if method.partition("=")[0] not in ("slimmable", "individual"):
+        raise UserError(f"method {method!r} is not a detector's; behind the colon choose slimmable or individual=WIDTH")
+    return with_method(config, method)
 
 
 def for_pod(config: ConfigDict, batch_size: int) -> ConfigDict:

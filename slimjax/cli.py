@@ -96,10 +96,10 @@ def num_classes(config: ConfigDict, given: int | None) -> int:
     if given is not None:
         return given
     # Imported late, since what tfds knows of a data set takes seconds.
-    from slimjax.tasks.classification.data import count_classes
+    from slimjax.tasks.creation import count_classes
 
     try:
-        return count_classes(config.dataset)
+        return count_classes(config)
     except UserError as error:
         raise UserError(f"{error}; or give --num_classes") from error
 

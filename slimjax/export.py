@@ -65,8 +65,10 @@ def main() -> int:
         raise UserError(f"--widths={odd[0]:g} is not one of this network's widths {tuple(config.model.widths)}")
     cli.use_compilation_cache()
     from slimjax.deploy.exporting import export_bundle
+    from slimjax.tasks.creation import check_classifies
     from slimjax.training.progress import Progress
 
+    check_classifies(config, "bundles")
     # What is half written goes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Progress(enabled=not _QUIET.value) as progress:
@@ -90,7 +92,7 @@ def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "
 
     from slimjax.deploy.bundle import InputEntry
     from slimjax.deploy.source import Trained
-    from slimjax.tasks.classification.data import colours
+    from slimjax.tasks import colours
     from slimjax.tasks.classification.task import ClassificationTask
     from slimjax.training.evaluation import Evaluator
     from slimjax.training.run import create_run, trained_weights

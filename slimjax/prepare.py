@@ -30,7 +30,7 @@ def main() -> int:
     if not _DATASET.value:
         raise UserError("--dataset is missing; give its name in tfds, such as --dataset=imagenet2012")
     # Imported once the flags are known to be good: TensorFlow takes seconds.
-    from slimjax.tasks.classification.data.prepare import prepare
+    from slimjax.tasks.builders import prepare
 
     builder = prepare(_DATASET.value, _DATA_DIR.value, _MANUAL_DIR.value, _FILE_FORMAT.value)
     splits = ", ".join(f"{name}: {split.num_examples:,} examples" for name, split in builder.info.splits.items())

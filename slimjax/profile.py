@@ -74,7 +74,7 @@ def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "Slim
 
     from slimjax.analysis.latency import check_measurable, check_weights_fit
     from slimjax.analysis.profile import profile_width
-    from slimjax.tasks.classification.task import create_network
+    from slimjax.tasks.creation import create_network
 
     # With any number of classes, since finding theirs may take seconds.
     platform = jax.default_backend()

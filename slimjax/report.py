@@ -51,9 +51,12 @@ def main() -> int:
     check_writable(output, "--output")
     keep_freed_memory()
     from slimjax.reporting.runs import check_comparable, names_of
+    from slimjax.tasks.creation import check_classifies
 
     names = names_of([str(workdir) for workdir in workdirs])
     configs = {str(workdir): cli.given_config(workdir, _CHECKPOINT.value) for workdir in workdirs}
+    for config in configs.values():
+        check_classifies(config, "reports")
     check_comparable(configs)
     cli.use_compilation_cache()
     from slimjax.training.progress import Progress

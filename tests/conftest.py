@@ -1,5 +1,6 @@
 """Eight fake CPU devices for everything that runs in this process, and the real program in others."""
 
+import fcntl
 import math
 import os
 import subprocess
@@ -81,11 +82,11 @@ def start_program(users_environment):
 
 @pytest.fixture(scope="session")
 def run_program(start_program):
-    """Runs it to the end: exit code, stdout, stderr."""
+    """Runs it to the end, for at most so many seconds: exit code, stdout, stderr."""
 
-    def run(*arguments, **options):
+    def run(*arguments, seconds=300, **options):
         process = start_program(*arguments, **options)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=seconds)
         return process.returncode, out, err
 
     return run
@@ -93,10 +94,14 @@ def run_program(start_program):
 
 @pytest.fixture(scope="session")
 def finished_run(run_program, tmp_path_factory):
-    """The workdir of a short run on the digits, to be read only."""
-    workdir = tmp_path_factory.mktemp("finished")
-    code, _, err = run_program(f"--workdir={workdir}", *SMALL)
-    assert code == 0, err
+    """The workdir of a short run on the digits, to be read only. The workers of pytest-xdist share it."""
+    base = tmp_path_factory.getbasetemp()
+    workdir = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with open(workdir.with_suffix(".lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (workdir / "metrics.jsonl").exists():
+            code, _, err = run_program(f"--workdir={workdir}", *SMALL)
+            assert code == 0, err
     return workdir
 
 

@@ -4,6 +4,7 @@ A page is followed from top to bottom in a copy of the repository that has the d
 appended to a command makes it small enough for two cores; nothing of the command itself is changed.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,29 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
             "--images 32 --batches 1 --rounds 1", makes="experiments/benchmarks/records/input_pipeline.json"
         ),
     },
+    "docs/detection.md": {
+        "python -m slimjax.main --config=shapes_faster_rcnn --workdir=runs/shapes_boxes": Runs(
+            STEPS, prints=r"box ap50"
+        ),
+        "python -m slimjax.main --config=shapes_mask_rcnn --workdir=runs/shapes_masks": Runs(STEPS, prints="mask ap50"),
+        "python -m slimjax.main --config=shapes_keypoint_rcnn --workdir=runs/shapes_keypoints": Runs(
+            STEPS, prints="keypoint ap50"
+        ),
+        "python -m slimjax.prepare --dataset=coco/instances --manual_dir=COCO --data_dir=DIR": Runs(
+            prints="DIR/coco/instances/1.0.0 holds coco/instances/1.0.0"
+        ),
+        "python -m slimjax.prepare --dataset=coco/person_keypoints --manual_dir=COCO --data_dir=DIR": Runs(
+            prints="DIR/coco/person_keypoints/1.0.0 holds"
+        ),
+        **{
+            f"python -m slimjax.main --config=s_{kind}_rcnn --workdir=runs/coco_{place} --config.dataset.data_dir=DIR "
+            "--config.init_from=S_RESNET50": Refused(
+                r"init_from='S_RESNET50': .*S_RESNET50/checkpoints holds no checkpoints",
+                reason="a trained S-ResNet-50; tests/test_detection.py starts from a small classifier",
+            )
+            for kind, place in (("faster", "boxes"), ("mask", "masks"), ("keypoint", "people"))
+        },
+    },
     "docs/tpu.md": {
         "python -m slimjax.plan --config=configs/s_mobilenet_v2_pod.py --topology=v5e:4x4": PLAN_OF_A_POD,
         "gcloud compute tpus tpu-vm create slim --zone=ZONE --accelerator-type=v5litepod-16 "
@@ -222,4 +246,14 @@ def write_data(folder: Path) -> None:
             path.write_bytes(encode(int(level), index, "RGB"))
 
 
-BROUGHT: dict[str, Callable[[Path], None]] = {"docs/data.md": write_data}
+def write_coco(folder: Path) -> None:
+    """What docs/detection.md asks its reader to bring: COCO's files."""
+    from slimjax.tasks.detection.data.shapes import write_shapes
+
+    write_shapes(folder / "COCO", {"train2017": 8, "val2017": 4})
+    annotations = folder / "COCO" / "annotations"
+    for split in ("train2017", "val2017"):
+        shutil.copy2(annotations / f"instances_{split}.json", annotations / f"person_keypoints_{split}.json")
+
+
+BROUGHT: dict[str, Callable[[Path], None]] = {"docs/data.md": write_data, "docs/detection.md": write_coco}

@@ -11,6 +11,12 @@ SMALL = [
     "--config.eval_every_steps=40",
     "--config.checkpoint_every_steps=20",
 ]
+STEPS_OF_ONE = [
+    "--config.num_train_steps=1",
+    "--config.schedule.warmup_steps=0",
+    "--config.eval_every_steps=1",
+    "--config.checkpoint_every_steps=1",
+]
 
 
 def lines_of(workdir):

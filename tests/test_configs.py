@@ -63,8 +63,30 @@ POD_RATES = {
 }
 
 
+# file: what it has beside boxes
+DETECTORS = {"s_faster_rcnn": (False, 0), "s_mask_rcnn": (True, 0), "s_keypoint_rcnn": (False, 17)}
+
+
 def test_no_published_row_is_missing():
-    assert RECIPES.keys() | POD_RATES.keys() == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+    rows = RECIPES.keys() | POD_RATES.keys() | DETECTORS.keys()
+    assert rows == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detectors_have_the_papers_recipe(name):
+    """Of R-50-FPN 1x: 16 images of COCO's 118,287 a step, so 7,393 steps an epoch."""
+    config = config_of(name)
+    assert (config.detection.masks, config.detection.num_keypoints) == DETECTORS[name]
+    assert config.model.widths == (0.25, 0.5, 0.75, 1.0)
+    assert (config.detection.frozen_stages, config.detection.frozen_batch_norm) == (1, True)
+    assert (config.optimizer.clip_norm, config.optimizer.weight_decay) == (35.0, 1e-4)
+    steps_per_epoch = 118_287 / config.batch_size
+    schedule = create_schedule(config.schedule, config.learning_rate, round(12 * steps_per_epoch), steps_per_epoch)
+    rates = {0: 0.02 / 3, 250: 0.02 * 2 / 3, 500: 0.02}
+    rates |= {round(epoch * steps_per_epoch): rate for epoch, rate in ((7.9, 0.02), (8.1, 0.002), (11.1, 0.0002))}
+    for step, rate in rates.items():
+        assert float(schedule(step)) == pytest.approx(rate, rel=2e-3)
+    assert config_of(name, "individual=0.5").model.widths == (0.5,)
 
 
 @pytest.mark.parametrize("name", POD_RATES)

@@ -46,7 +46,8 @@ def test_the_runtime_makes_the_errors_that_were_measured(exported):
     """On the digits as scikit-learn has them, resized by nobody: 8 pixels repeated would be other images."""
     from slimjax.configs import digits
 
-    from slimjax.tasks.classification.data import colours, eval_batches
+    from slimjax.tasks import colours
+    from slimjax.tasks.classification.data import eval_batches
 
     config = digits.get_config()
     runtime = SlimmableRuntime.load(exported[1])

@@ -8,8 +8,19 @@ from slimjax.configs import default
 from slimjax.configuration import configuration_file, named_configurations
 from slimjax.errors import UserError
 
-COMMANDS = ("main", "profile", "plan", "export", "benchmark", "report", "prepare", "import_torch", "export_torch")
-SHOW_PROGRESS = ("main", "profile", "plan", "export", "benchmark", "report")
+COMMANDS = (
+    "main",
+    "profile",
+    "plan",
+    "export",
+    "benchmark",
+    "report",
+    "detect",
+    "prepare",
+    "import_torch",
+    "export_torch",
+)
+SHOW_PROGRESS = ("main", "profile", "plan", "export", "benchmark", "report", "detect")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -36,8 +36,8 @@ def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int
     from slimjax.configs import default
 
     from slimjax import create_model
-    from slimjax.tasks.classification.data import DatasetInfo
     from slimjax.tasks.classification.task import ClassificationTask
+    from slimjax.tasks.dataset_info import DatasetInfo
     from slimjax.training.mesh import data_mesh, put_batch
     from slimjax.training.optimizers import create_optimizer, decay_mask
     from slimjax.training.state import initial_state

@@ -161,7 +161,8 @@ def summaries(requests: list[Request], workload: Workload) -> dict[str, dict[str
 
 def evaluation_images(config_file: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a configuration's evaluation split, as a bundle of that input takes them."""
-    from slimjax.tasks.classification.data import colours, eval_batches
+    from slimjax.tasks import colours
+    from slimjax.tasks.classification.data import eval_batches
 
     config = config_of(config_file)
     batches = list(eval_batches(config.dataset, batch_size=config.batch_size, process_index=0, process_count=1))

@@ -46,7 +46,7 @@ class InMemory:
 def create_loop(config_file: str, batch_size: int | None, num_steps: int) -> Any:
     """A run of a configuration of the project, on random images instead of its data set."""
     from slimjax.paths import folder_path
-    from slimjax.tasks.classification.data import DatasetInfo
+    from slimjax.tasks.dataset_info import DatasetInfo
     from slimjax.training.checkpoints import Checkpoints
     from slimjax.training.mesh import data_mesh
     from slimjax.training.run import Cadence, Run

@@ -16,7 +16,7 @@ from slimjax.analysis.program_costs import StepCost
 from slimjax.analysis.timing import Latency
 from slimjax.deploy.benchmarking import BenchmarkReport, Timing
 from slimjax.deploy.bundle import Manifest, WidthEntry, width_key
-from slimjax.tasks.task import Figures
+from slimjax.tasks.task import Figures, larger_is_better
 from slimjax.terminal import is_terminal
 
 _WIDE = 1000
@@ -123,16 +123,16 @@ def figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures
     """Counts and figures of every width, the best of each figure in bold."""
     names = list(figures[0])
     table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
-    columns = [_best_in_bold([row[name] for row in figures]) for name in names]
+    columns = [_best_in_bold([row[name] for row in figures], larger_is_better(name)) for name in names]
     for row, *cells in zip(widths, *columns, strict=True):
         table.add_row(f"{row.width:g}", f"{row.params:,}", _millions(row.macs), *cells)
     return table
 
 
-def _best_in_bold(values: Sequence[float]) -> list[Text]:
-    """Losses, errors or times as text; the least in bold, unless all read alike."""
+def _best_in_bold(values: Sequence[float], best_is_largest: bool = False) -> list[Text]:
+    """Losses, errors or times as text; the best in bold, unless all read alike."""
     texts = [f"{value:,.2f}" for value in values]
-    best = texts[values.index(min(values))]
+    best = texts[values.index(max(values) if best_is_largest else min(values))]
     is_marked = len(set(texts)) > 1
     return [Text(text, "bold" if is_marked and text == best else "") for text in texts]
 

@@ -23,6 +23,7 @@ MODELS: dict[str, Callable[..., SlimmableNetwork]] = {
     "resnet50": ResNet,
     "resnet101": partial(ResNet, stages=resnet.STAGES_101),
     "resnet152": partial(ResNet, stages=resnet.STAGES_152),
+    "resnet_pyramid_tiny": partial(ResNet, stem_features=32, stem_kernel_size=3, stages=resnet.PYRAMID_STAGES),
     "resnet_tiny": partial(ResNet, stem_features=16, stem_kernel_size=3, stages=resnet.TINY_STAGES, stem="small"),
     "shufflenet": ShuffleNet,
     "shufflenet_tiny": partial(ShuffleNet, stages=shufflenet.TINY_STAGES, stem="small"),

@@ -22,6 +22,9 @@ RGB = 3
 CLASSIFIER = "classifier"
 """The name, in every family, of the layer whose outputs are the classes."""
 
+BACKBONE = "backbone"
+"""The name of the network among the parts of whatever is built on one."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -31,6 +31,7 @@ def _stages(*repeats: int) -> tuple[Stage, ...]:
 
 
 STAGES_50, STAGES_101, STAGES_152 = _stages(3, 4, 6, 3), _stages(3, 4, 23, 3), _stages(3, 8, 36, 3)
+PYRAMID_STAGES = (Stage(64, 1, 1), Stage(128, 1, 2), Stage(256, 1, 2), Stage(512, 1, 2))
 TINY_STAGES = (Stage(64, 1, 1), Stage(128, 1, 2), Stage(256, 1, 2))
 
 
@@ -41,11 +42,13 @@ class ResNet(SlimmableNetwork):
       stem_features: channels of the first convolution at width 1.
       stem_kernel_size: side of the first convolution's kernel, pixels.
       stages: the blocks.
+      frozen_stages: the first so many, and the stem with them, which no gradient reaches.
     """
 
     stem_features: int = 64
     stem_kernel_size: int = 7
     stages: tuple[Stage, ...] = STAGES_50
+    frozen_stages: int = 0
 
     def uniform_plan(self, width: float) -> WidthPlan:
         """Channels of the stem and, for every block, of its bottleneck and its output."""
@@ -81,7 +84,7 @@ class ResNet(SlimmableNetwork):
         Raises:
           UserError: if the width is not one of the model's.
         """
-        return self._forward(images, width, train)[1]
+        return self._forward(images, width, train, classifies=True)[1]
 
     def stage_features(
         self, images: jax.Array, width: float | None = None, train: bool = False
@@ -100,11 +103,13 @@ class ResNet(SlimmableNetwork):
         Raises:
           UserError: if the width is not one of the model's.
         """
-        return self._forward(images, width, train)[0]
+        return self._forward(images, width, train, classifies=False)[0]
 
     @nn.compact
-    def _forward(self, images: jax.Array, width: float | None, train: bool) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        """The stages' feature maps and the logits; a compiled program computes only what its caller takes."""
+    def _forward(
+        self, images: jax.Array, width: float | None, train: bool, classifies: bool
+    ) -> tuple[tuple[jax.Array, ...], Any]:
+        """The stages' feature maps and, if it classifies, the logits, else None: then there is no classifier."""
         switch, batch_norm = self.switch_for(images, width), self.make_batch_norm()
         features_of = self.features_by_layer()
         features = features_of["stem"]
@@ -121,16 +126,20 @@ class ResNet(SlimmableNetwork):
         x = stem(images, switch, train)
         if self.stem == "imagenet":
             x = max_pool(x, window=3, strides=2, padding=1)
-        outputs = []
+        outputs, frozen_blocks = [], sum(stage.repeats for stage in self.stages[: self.frozen_stages])
         for number, (_, strides) in enumerate(blocks_of(self.stages), start=1):
             name, in_features, projects = f"block_{number}", features, number in first_blocks(self.stages)
             hidden, features = features_of[f"{name}_hidden"], features_of[name]
             block = Bottleneck(in_features, hidden, features, batch_norm, strides, projects, self.dtype, name=name)
             x = block(x, switch, train)
+            if number == frozen_blocks:
+                x = jax.lax.stop_gradient(x)
             outputs.append(x)
+        maps = tuple(outputs[last - 1] for last in accumulate(stage.repeats for stage in self.stages))
+        if not classifies:
+            return maps, None
         pooled = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        logits = SlimmableDense(max(features), self.num_classes, name=CLASSIFIER)(pooled)
-        return tuple(outputs[last - 1] for last in accumulate(stage.repeats for stage in self.stages)), logits
+        return maps, SlimmableDense(max(features), self.num_classes, name=CLASSIFIER)(pooled)
 
 
 class Bottleneck(nn.Module):

@@ -16,7 +16,7 @@ from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import Path, variables_at
 from slimjax.reporting.layers import NormLayer
 from slimjax.reporting.runs import Measured, Outcome, ReportedRun, TopImages
-from slimjax.tasks.classification.data import colours
+from slimjax.tasks import colours
 from slimjax.tasks.classification.metrics import top_k_error
 from slimjax.training.progress import Progress
 

@@ -13,7 +13,6 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
-from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA
@@ -134,13 +133,13 @@ def _accumulated(
     return jax.tree.map(lambda gradient: gradient / parts, total), batch_stats, jax.tree.map(add_up, metrics)
 
 
-def shared_stem(model: SlimmableNetwork, accumulate_steps: int) -> Stem | None:
+def shared_stem(task: Task, accumulate_steps: int) -> Stem | None:
     """The stem whose output the widths of a step take slices of; None if each runs its own.
 
     Parts of a batch that come one after the other are to need no more memory than one of them does, which the output
     for the whole batch would.
     """
-    return Stem.of(model) if accumulate_steps == 1 else None
+    return Stem.of(task.model) if task.shares_stem and accumulate_steps == 1 else None
 
 
 def with_stem_gradients(stem: Stem | None, params: Flat, sums: LocalSums, batch: Tree) -> LocalSums:
@@ -174,7 +173,7 @@ def summed_gradients(
     if not widths:
         raise UserError("a step needs at least one width")
     # A single width has nobody to share with.
-    stem = shared_stem(task.model, accumulate_steps) if len(widths) > 1 else None
+    stem = shared_stem(task, accumulate_steps) if len(widths) > 1 else None
     flat = flatten_dict(params)
     output = stem.run(flat, batch["image"]) if stem else None
     metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
@@ -228,7 +227,16 @@ def _masked(values: Tree, trained: Tree | None) -> Tree:
 
 
 def trained_elements(task: Task, turn: Turn) -> Tree | None:
-    """Which elements of the parameters a turn may change, None being all; see Stage."""
+    """Which elements of the parameters a turn may change, None being all; see Task and Stage."""
+    frozen, of_stage = task.frozen_parameters(), _elements_of_stage(task, turn)
+    if frozen is None:
+        return of_stage
+    if of_stage is None:
+        return jax.tree.map(lambda still: not still, frozen)
+    return jax.tree.map(lambda mask, still: mask & (not still), of_stage, frozen)
+
+
+def _elements_of_stage(task: Task, turn: Turn) -> Tree | None:
     if turn.stage is None:
         return None
     read = [active_masks(task.model, width) for width in turn.widths]

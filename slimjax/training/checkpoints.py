@@ -20,7 +20,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from slimjax.configs import default
 from slimjax.errors import UserError
 from slimjax.paths import folder_path
-from slimjax.tasks.task import Figures
+from slimjax.tasks.task import Figures, larger_is_better
 from slimjax.training.locks import lock
 from slimjax.training.state import TrainState, Weights
 from slimjax.versions import package_versions
@@ -28,8 +28,13 @@ from slimjax.versions import package_versions
 FORMAT = 2
 DIRECTORY = "checkpoints"
 MEAN_ERROR = "mean_error"
-# How it trains, not what it is.
-NOT_OF_THE_NETWORK = ("model.batch_norm_momentum",)
+OF_THE_NETWORK = ("task", "model", "detection")
+_OF_THE_DETECTOR = ("masks", "num_keypoints", "features", "box_features", "keypoint_features")
+# How it trains and is evaluated, not what it is.
+NOT_OF_THE_NETWORK = (
+    "model.batch_norm_momentum",
+    *(f"detection.{key}" for key in default.detection() if key not in _OF_THE_DETECTOR),
+)
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -131,7 +136,8 @@ class Checkpoints:
           best_figure: the one whose mean over the widths decides which checkpoint is the best.
         """
         self.claim()
-        metrics = {MEAN_ERROR: sum(f[best_figure] for f in figures.values()) / len(figures)} if figures else None
+        sign = -1 if larger_is_better(best_figure) else 1
+        metrics = {MEAN_ERROR: sign * sum(f[best_figure] for f in figures.values()) / len(figures)} if figures else None
         saved = self._manager.save(
             description.step,
             args=ocp.args.Composite(
@@ -232,7 +238,12 @@ class Checkpoints:
 
 
 def check_same_network(
-    stored: Description, config: ConfigDict, num_classes: int | None, path: epath.Path, source: str = "--workdir"
+    stored: Description,
+    config: ConfigDict,
+    num_classes: int | None,
+    path: epath.Path,
+    source: str = "--workdir",
+    ignored: Collection[str] = (),
 ) -> None:
     """UserError that names what differs, if a checkpoint is of another network than the configuration's.
 
@@ -242,8 +253,14 @@ def check_same_network(
       num_classes: of this run; None if that does not matter, since the classifier is not taken.
       path: of the checkpoint.
       source: the setting that named the checkpoint.
+      ignored: of OF_THE_NETWORK, what may differ.
     """
-    differences = _differences(stored.config["model"], _plain(config)["model"], "model", NOT_OF_THE_NETWORK)
+    differences = [
+        line
+        for section in OF_THE_NETWORK
+        for line in _differences(stored.config[section], _plain(config)[section], section, NOT_OF_THE_NETWORK)
+        if section not in ignored
+    ]
     if num_classes not in (None, stored.num_classes):
         differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
         if len(differences) == 1 and source == "config.init_from":

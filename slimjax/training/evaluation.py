@@ -20,9 +20,9 @@ class Evaluator:
     """Evaluates all widths of a task in one pass over its data: every image is decoded once."""
 
     def __init__(self, task: Task, mesh: Mesh, progress: Progress) -> None:
-        """Prepares one program for each width; they compile at the first batch."""
+        """Prepares one program for each width and shape of images; they compile when images of a shape first come."""
         self._task, self._mesh, self._progress = task, mesh, progress
-        self._programs: dict[float, jax.stages.Compiled] = {}
+        self._programs: dict[tuple[int, ...], dict[float, jax.stages.Compiled]] = {}
 
     def __call__(
         self, params: Tree, batch_stats: Tree, is_interrupted: Callable[[], bool] = lambda: False
@@ -46,10 +46,11 @@ class Evaluator:
         for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
             if is_interrupted():
                 return {}
-            if not self._programs:
+            shape = batch["image"].shape
+            if shape not in self._programs:
                 with self._progress.announced("compiling the evaluation"):
-                    self._compile(params, batch_stats, batch)
-            for width, program in self._programs.items():
+                    self._programs[shape] = self._compiled(params, batch_stats, batch)
+            for width, program in self._programs[shape].items():
                 metrics = settled(self._mesh, program(params, batch_stats, batch))
                 totals[width] = totals[width].merge(metrics) if width in totals else metrics
             # One batch behind, so that the devices always have work, and never more batches than that.
@@ -57,21 +58,16 @@ class Evaluator:
             before = list(totals.values())
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
-        return {width: figures_of(metrics) for width, metrics in totals.items()}
+        return {width: self._task.figures(metrics) for width, metrics in totals.items()}
 
-    def _compile(self, params: Tree, batch_stats: Tree, batch: Tree) -> None:
+    def _compiled(self, params: Tree, batch_stats: Tree, batch: Tree) -> dict[float, jax.stages.Compiled]:
         def compiled(width: float) -> jax.stages.Compiled:
             def metrics_at(params: Tree, batch_stats: Tree, batch: Tree) -> Any:
-                return jax.lax.psum(self._task.metrics_at(params, batch_stats, batch, width), DATA)
+                return self._task.metrics_at(params, batch_stats, batch, width).over_devices(DATA)
 
             return _jit_over(self._mesh, metrics_at).lower(params, batch_stats, batch).compile()
 
-        self._programs = compile_all(platform_of(self._mesh), compiled, self._task.model.widths)
-
-
-def figures_of(metrics: Any) -> Figures:
-    """A collection of metrics as plain numbers; waits for the device."""
-    return {name: float(value) for name, value in metrics.compute().items()}
+        return compile_all(platform_of(self._mesh), compiled, self._task.model.widths)
 
 
 def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree, batches: Iterable[Batch]) -> Tree:

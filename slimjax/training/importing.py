@@ -10,7 +10,7 @@ from slimjax.errors import UserError
 from slimjax.interop.state_dicts import read_state_dict
 from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
 from slimjax.paths import check_writable
-from slimjax.tasks.classification.task import create_network
+from slimjax.tasks.creation import create_network
 from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.mesh import check_platform
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask

@@ -10,7 +10,7 @@ from slimjax.configuration import config_of_run
 from slimjax.models import SlimmableNetwork
 from slimjax.nn.tracing import abstract_variables
 from slimjax.paths import folder_path
-from slimjax.tasks.classification.task import create_network
+from slimjax.tasks.creation import create_network
 from slimjax.training.checkpoints import Checkpoints
 from slimjax.training.state import Weights
 

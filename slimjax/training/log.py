@@ -8,9 +8,8 @@ from typing import Any
 import jax
 
 from slimjax.errors import UserError
-from slimjax.tasks.task import Figures
+from slimjax.tasks.task import Figures, plain_figures
 from slimjax.training.algorithm import StepMetrics
-from slimjax.training.evaluation import figures_of
 from slimjax.training.metric_writers import MetricWriter, scalars_of
 from slimjax.training.progress import StepProgress, figures_line
 from slimjax.training.run import Run
@@ -60,7 +59,7 @@ class TrainingLog:
             self._check_finite(step, metrics)
             for width, of_width in metrics.widths.items():
                 totals[width] = totals[width].merge(of_width) if width in totals else of_width
-        figures = {width: figures_of(metrics) for width, metrics in sorted(totals.items())}
+        figures = {width: plain_figures(metrics) for width, metrics in sorted(totals.items())}
         seconds = time.monotonic() - self.clock
         step, turn, _ = self.pending[-1]
         scalars = scalars_of("train", figures) | {
@@ -84,7 +83,7 @@ class TrainingLog:
         self.writer.close()
 
     def _check_finite(self, step: int, metrics: StepMetrics) -> None:
-        values = {f"the loss of width {w:g}": figures_of(m)["loss"] for w, m in metrics.widths.items()}
+        values = {f"the loss of width {w:g}": plain_figures(m)["loss"] for w, m in metrics.widths.items()}
         values["the norm of the summed gradients"] = float(metrics.gradient_norm)
         values["the norm of the parameters"] = float(metrics.parameter_norm)
         for what, value in values.items():

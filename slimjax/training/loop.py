@@ -107,7 +107,9 @@ class _Loop:
             batch = next(batches)
             turn = run.rule.turn(step)
             if step in (start, turn.start):
-                state = self._begin(state, step, batch, turn)
+                state = self._begin_stage(state, step, turn)
+            if not run.train_step.is_compiled(batch, turn):
+                self._compile(state, batch, turn)
             self.heartbeat.beat(step, "running")
             state, metrics = run.train_step(state, batch, turn)
             self.trace.after(step, metrics)
@@ -136,18 +138,22 @@ class _Loop:
         finished = last and bool(figures)
         return Outcome(state, done, figures, 0 if finished else self.signals.exit_code)
 
-    def _begin(self, state: TrainState, step: int, batch: dict[str, jax.Array], turn: Turn) -> TrainState:
-        """What comes before the first step, and before that of every stage of incremental training."""
-        self.heartbeat.pause()
+    def _begin_stage(self, state: TrainState, step: int, turn: Turn) -> TrainState:
+        """What comes before the first step of every stage of incremental training; nothing in any other."""
         if turn.stage:
             frozen = f"what width {turn.stage.frozen:g} reads is frozen" if turn.stage.frozen else "nothing is frozen"
             self.progress.say(f"stage {turn.stage.number}: training width {turn.widths[0]:g}, {frozen}")
             if turn.stage.frozen and step == turn.start:
+                self.heartbeat.pause()
                 state = state.replace(opt_state=_fresh_optimizer(self.run, state.params))
+        return state
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array], turn: Turn) -> None:
+        """Compiles what a turn, or a batch of another shape, needs."""
+        self.heartbeat.pause()
         with self.progress.announced("compiling the train step"):
             self.run.train_step.compile(state, batch, turn)
         self.log.restart_clock()
-        return state
 
     def _evaluated(self, state: TrainState, done: int) -> dict[float, Figures]:
         """Figures of every width; none if a signal has interrupted the evaluation."""

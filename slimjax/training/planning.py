@@ -11,7 +11,7 @@ from slimjax.analysis.cost_cache import CostCache
 from slimjax.analysis.plan_report import LargestBatch
 from slimjax.analysis.program_costs import ProgramCost, StepCost, bytes_on_device, program_cost, refused_bytes
 from slimjax.compilation import compile_all
-from slimjax.tasks.classification.data import DatasetInfo
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.training.mesh import SPLIT, data_mesh, platform_of
 from slimjax.training.progress import Progress
 from slimjax.training.setup import Training, create_training, state_shapes

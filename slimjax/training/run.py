@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
-from slimjax.models.network import CLASSIFIER
+from slimjax.models.network import BACKBONE, CLASSIFIER
 from slimjax.paths import folder_path
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
 from slimjax.training.mesh import REPLICATED, check_platform, data_mesh
@@ -126,6 +126,8 @@ def _other_weights(run: Run, new: TrainState) -> Weights:
     source = _checkpoints_to_start_from(run.config)
     step = source.find("latest")
     stored = source.description(step)
+    if run.config.task == "detection" and stored.config["task"] == "classification":
+        return _with_backbone(run, new, source, step)
     ours = {} if run.config.init_classifier else {CLASSIFIER: new.params[CLASSIFIER]}
     path = source.directory / str(step)
     check_same_network(stored, run.config, None if ours else run.num_classes, path, "config.init_from")
@@ -134,6 +136,18 @@ def _other_weights(run: Run, new: TrainState) -> Weights:
     weights = source.restore_weights(step, Weights(theirs, shapes.batch_stats))
     source.close()
     return weights.replace(params={**weights.params, **ours})
+
+
+def _with_backbone(run: Run, new: TrainState, source: Checkpoints, step: int) -> Weights:
+    """The weights of a new detector, those of its backbone a classifier's."""
+    path = source.directory / str(step)
+    check_same_network(
+        source.description(step), run.config, None, path, "config.init_from", ignored=("task", "detection")
+    )
+    shapes = state_shapes(run)
+    restored = source.restore_weights(step, Weights(shapes.params[BACKBONE], shapes.batch_stats[BACKBONE]))
+    source.close()
+    return Weights({**new.params, BACKBONE: restored.params}, {**new.batch_stats, BACKBONE: restored.batch_stats})
 
 
 def restored_state(run: Run, step: int) -> TrainState:

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from slimjax.errors import UserError
 from slimjax.nn.plans import check_widths
 from slimjax.nn.tracing import abstract_variables
-from slimjax.tasks.classification.data import DatasetInfo
-from slimjax.tasks.classification.task import create_task
+from slimjax.tasks.creation import create_task
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.tasks.task import Task
 from slimjax.training.mesh import DATA, REPLICATED, check_batch_size, group_devices, platform_of
 from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask

@@ -45,12 +45,14 @@ class ProgramKey(NamedTuple):
       widths: that it runs.
       stage: of incremental training, for what updates.
       shares_stem: whether the widths of the step run one stem, which the first of them computes.
+      images: shape of the batch's images.
     """
 
     kind: str
     widths: tuple[float, ...]
     stage: Stage | None
     shares_stem: bool
+    images: tuple[int, ...]
 
 
 class TrainStep:
@@ -79,7 +81,7 @@ class TrainStep:
         self.fused = fused
         self._accumulate_steps, self._ema_decay = accumulate_steps, ema_decay
         self._task, self._tx, self._mesh = task, tx, mesh
-        self._parts, self._stem = Parts(task.model), shared_stem(task.model, accumulate_steps)
+        self._parts, self._stem = Parts(task.model), shared_stem(task, accumulate_steps)
         self._compiled: dict[ProgramKey, jax.stages.Compiled] = {}
         self._zeros: dict[float, LocalSums] = {}
 
@@ -95,7 +97,7 @@ class TrainStep:
           The next state and the step's metrics, replicated.
         """
         self.compile(state, batch, turn)
-        *of_widths, last = self._keys(turn)
+        *of_widths, last = self._keys(turn, batch)
         if self.fused:
             return self._run(last, state, batch)
         params, batch_stats = self._parts.flatten(state.params), self._parts.flatten(state.batch_stats)
@@ -114,7 +116,7 @@ class TrainStep:
             if width not in own:
                 own[width] = self._nothing(width, params, batch_stats)
         ran = np.isin(self._task.model.widths, turn.widths)
-        state, norms = self._run(last, state, shared, own, ran, batch)
+        state, norms = self._run(last, state, shared, own, ran, batch if last.shares_stem else {})
         return state, StepMetrics(metrics, **norms)
 
     def _run(self, key: ProgramKey, *arguments: Tree) -> Any:
@@ -131,13 +133,17 @@ class TrainStep:
         Returns:
           The programs of the turn, in the order in which they run.
         """
-        keys = list(dict.fromkeys(self._keys(turn)))
+        keys = list(dict.fromkeys(self._keys(turn, batch)))
         if missing := [key for key in keys if key not in self._compiled]:
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, batch))
             self._compiled |= compile_all(
                 platform_of(self._mesh), lambda key: self._lower(key, turn, *shapes).compile(), missing
             )
         return [self._compiled[key] for key in keys]
+
+    def is_compiled(self, batch: Tree, turn: Turn) -> bool:
+        """Whether a turn on a batch of these shapes can run at once."""
+        return all(key in self._compiled for key in self._keys(turn, batch))
 
     def lower(self, state: TrainState, batch: Tree, turn: Turn) -> dict[str, jax.stages.Lowered]:
         """The programs of a turn before they are compiled, by what they do, in the order in which they run.
@@ -148,7 +154,7 @@ class TrainStep:
           turn: whose programs.
         """
         programs = {}
-        for key in self._keys(turn):
+        for key in self._keys(turn, batch):
             name = f"width {key.widths[0]:g}" if key.kind in ("first", "next") else key.kind
             programs[name] = self._lower(key, turn, state, batch)
         return programs
@@ -168,7 +174,7 @@ class TrainStep:
             return [()]
         params, batch_stats = flatten_dict(state.params), flatten_dict(state.batch_stats)
         idle = [width for width in self._task.model.widths if width not in turn.widths]
-        *of_widths, update = self._keys(turn)
+        *of_widths, update = self._keys(turn, batch)
         beside: list[Tree] = []
         for number, key in enumerate(of_widths):
             unread = [
@@ -193,15 +199,15 @@ class TrainStep:
             read = stem.without_parameters(read)
         return read, self._parts.read_by(width, batch_stats, own_only=not is_first)
 
-    def _keys(self, turn: Turn) -> list[ProgramKey]:
-        shares = self._stem is not None and len(turn.widths) > 1
+    def _keys(self, turn: Turn, batch: Tree) -> list[ProgramKey]:
+        shares, images = self._stem is not None and len(turn.widths) > 1, batch["image"].shape
         if self.fused:
-            return [ProgramKey("fused", turn.widths, turn.stage, shares)]
+            return [ProgramKey("fused", turn.widths, turn.stage, shares, images)]
         first, *others = turn.widths
         return [
-            ProgramKey("first", (first,), None, shares),
-            *(ProgramKey("next", (width,), None, shares) for width in others),
-            ProgramKey("update", (), turn.stage, shares),
+            ProgramKey("first", (first,), None, shares, images),
+            *(ProgramKey("next", (width,), None, shares, images) for width in others),
+            ProgramKey("update", (), turn.stage, shares, images if shares else ()),
         ]
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:
@@ -216,7 +222,8 @@ class TrainStep:
             in_specs = (REPLICATED, SPLIT, SPLIT, REPLICATED, SPLIT)
             program = self._jit(self._update(turn, stem), in_specs, REPLICATED, donate=(0,))
             own = {width: self._own_shapes(width, params, batch_stats) for width in self._task.model.widths}
-            return program.lower(state, shared, own, jax.ShapeDtypeStruct((len(own),), bool), batch)
+            ran = jax.ShapeDtypeStruct((len(own),), bool)
+            return program.lower(state, shared, own, ran, batch if stem else {})
         (width,) = key.widths
         reads = self._reads(key, params, batch_stats)
         if key.kind == "first":

@@ -15,8 +15,8 @@ from slimjax import UserError, create_model, extract_subnet, profile_model
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn import SlimmableConv, SlimmableDense, WidthPlan
 from slimjax.nn.tracing import abstract_variables
-from slimjax.tasks.classification.data import DatasetInfo
 from slimjax.tasks.classification.task import ClassificationTask
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.training.mesh import put_batch
 from slimjax.training.state import TrainState
 from slimjax.training.step import TrainStep

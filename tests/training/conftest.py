@@ -6,8 +6,8 @@ from slimjax.configs import default
 
 from slimjax import create_model
 from slimjax.models.mobilenet_v1 import Stage
-from slimjax.tasks.classification.data import DatasetInfo
 from slimjax.tasks.classification.task import ClassificationTask
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.training.mesh import data_mesh
 
 WIDTHS = (0.25, 0.5, 1.0)

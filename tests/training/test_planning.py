@@ -10,7 +10,8 @@ from slimjax.configs import default
 from slimjax import UserError
 from slimjax.analysis.profile import profile_model
 from slimjax.analysis.program_costs import ProgramCost, StepCost
-from slimjax.tasks.classification.task import ClassificationTask, compute_dtype, create_task
+from slimjax.tasks.classification.task import ClassificationTask, create_task
+from slimjax.tasks.dtypes import compute_dtype
 from slimjax.training.mesh import data_mesh
 from slimjax.training.optimizers import create_optimizer, decay_mask
 from slimjax.training.planning import costliest_turn, find_largest_batch, step_cost, training_without_data

@@ -15,6 +15,10 @@ class ClassificationMetrics(clu_metrics.Collection):
     top1_error: clu_metrics.Average.from_output("top1_error")  # type: ignore[valid-type]
     top5_error: clu_metrics.Average.from_output("top5_error")  # type: ignore[valid-type]
 
+    def over_devices(self, axis_name: str) -> "ClassificationMetrics":
+        """Those of the examples of all devices; traced."""
+        return jax.lax.psum(self, axis_name)
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     """Softmax cross-entropy of every example.

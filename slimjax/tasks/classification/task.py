@@ -12,34 +12,18 @@ from slimjax.errors import UserError
 from slimjax.models import SlimmableNetwork, create_model
 from slimjax.tasks.classification import data
 from slimjax.tasks.classification.metrics import ClassificationMetrics, classification_metrics, cross_entropy
-from slimjax.tasks.task import Batch, Tree
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def compute_dtype(name: str, platform: str) -> Any:
-    """The dtype of the computation; `auto` is bfloat16 on accelerators.
-
-    Args:
-      name: `config.dtype`.
-      platform: of the devices that compute, cpu, gpu or tpu; they need not be this machine's.
-
-    Raises:
-      UserError: if the name is unknown.
-    """
-    if name == "auto":
-        return jnp.float32 if platform == "cpu" else jnp.bfloat16
-    if name not in DTYPES:
-        raise UserError(f"dtype={name!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+from slimjax.tasks.dataset_info import DatasetInfo
+from slimjax.tasks.dtypes import compute_dtype
+from slimjax.tasks.task import Batch, Figures, Tree, plain_figures
 
 
 class ClassificationTask:
     """A slimmable network, a data set and cross-entropy; see slimjax.tasks.task.Task."""
 
     best_figure = "top1_error"
+    shares_stem = True
 
-    def __init__(self, config: ConfigDict, model: SlimmableNetwork, info: data.DatasetInfo) -> None:
+    def __init__(self, config: ConfigDict, model: SlimmableNetwork, info: DatasetInfo) -> None:
         """Puts together what `create_task` has built.
 
         Args:
@@ -70,6 +54,13 @@ class ClassificationTask:
         logits: Any = self.model.apply({"params": params, "batch_stats": batch_stats}, batch["image"], width=width)
         losses = cross_entropy(logits, batch["label"])
         return classification_metrics(logits, batch["label"], losses, batch["mask"])
+
+    def figures(self, metrics: ClassificationMetrics) -> Figures:
+        """See Task."""
+        return plain_figures(metrics)
+
+    def frozen_parameters(self) -> None:
+        """See Task: all of them are trained."""
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """See Task."""
@@ -122,7 +113,7 @@ def create_task(
     platform: str,
     batch_norm_axis: str | None = None,
     batch_norm_groups: tuple[tuple[int, ...], ...] | None = None,
-    info: data.DatasetInfo | None = None,
+    info: DatasetInfo | None = None,
 ) -> ClassificationTask:
     """Resolves the data set and builds the network for its classes.
 

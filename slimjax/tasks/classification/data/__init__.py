@@ -4,12 +4,11 @@ Importing this package does not import TensorFlow (seconds); calling `load_info`
 `eval_batches` does.
 """
 
-from slimjax.tasks.classification.data.config import DatasetInfo, check_dataset_config, per_process_batch_size
+from slimjax.tasks.classification.data.config import check_dataset_config, per_process_batch_size
 from slimjax.tasks.classification.data.pipeline import Batch, count_classes, eval_batches, load_info, train_batches
 
 __all__ = [
     "Batch",
-    "DatasetInfo",
     "check_dataset_config",
     "count_classes",
     "eval_batches",

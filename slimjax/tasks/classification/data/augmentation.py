@@ -4,7 +4,7 @@ Throughout, an image is its planes, [3, width, height] float32 in 0..255: colour
 column, as `decoding` leaves it. On planes an operation takes a third of the time that it takes on interleaved colours.
 """
 
-from slimjax.tasks.classification.data import colours
+from slimjax.tasks import colours
 from slimjax.tensorflow_import import tf
 
 _WHITE = 255.0

@@ -1,32 +1,11 @@
 """What a `dataset` config may hold, checked without TensorFlow."""
 
-import dataclasses
-
 import ml_collections
 
 from slimjax.errors import UserError, did_you_mean
 
 CROP_AREAS = {"inception": (0.08, 1.0), "mobile": (0.25, 1.0)}
 AUGMENTATIONS = ("none", "basic", *CROP_AREAS)
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What training needs to know of a data set before it reads a single image.
-
-    Attributes:
-      name: as in the config.
-      num_classes: labels are 0 .. num_classes - 1.
-      num_train_examples: examples of `train_split`, over all hosts.
-      num_eval_examples: examples of `eval_split`, over all hosts.
-      class_names: one per label, in label order.
-    """
-
-    name: str
-    num_classes: int
-    num_train_examples: int
-    num_eval_examples: int
-    class_names: tuple[str, ...]
 
 
 def check_dataset_config(dataset_config: ml_collections.ConfigDict) -> None:

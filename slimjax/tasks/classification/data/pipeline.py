@@ -12,8 +12,9 @@ import ml_collections
 import numpy as np
 
 from slimjax.errors import UserError
-from slimjax.tasks.classification.data.config import DatasetInfo, check_dataset_config, per_process_batch_size
+from slimjax.tasks.classification.data.config import check_dataset_config, per_process_batch_size
 from slimjax.tasks.classification.data.damage import Damage, fill_damaged
+from slimjax.tasks.dataset_info import DatasetInfo
 
 if TYPE_CHECKING:
     from slimjax.tasks.classification.data.stream import Share

@@ -7,8 +7,8 @@ import ml_collections
 
 from slimjax.buckets import check_bucket
 from slimjax.errors import UserError
+from slimjax.tasks.builders import check_classification, find_builder, open_builder
 from slimjax.tasks.classification.data.folder import FolderSource
-from slimjax.tasks.classification.data.prepare import find_builder, open_builder
 from slimjax.tasks.classification.data.records import ArrayRecordSource, TfRecordSource
 from slimjax.tasks.classification.data.splits import ExampleRange
 from slimjax.tensorflow_import import tf, tfds
@@ -54,7 +54,7 @@ def open_source(dataset_config: ml_collections.ConfigDict) -> Source:
     if dataset_config.name == "folder":
         check_bucket(dataset_config.data_dir, "dataset.data_dir")
         return FolderSource(dataset_config.data_dir)
-    builder = open_builder(dataset_config.name, dataset_config.data_dir)
+    builder = open_builder(dataset_config.name, dataset_config.data_dir, check_classification)
     file_format = builder.info.file_format.value
     if file_format not in _FORMATS:
         raise UserError(
@@ -72,4 +72,5 @@ def class_names(dataset_config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """
     if dataset_config.name == "folder":
         return open_source(dataset_config).class_names
-    return tuple(find_builder(dataset_config.name, dataset_config.data_dir).info.features["label"].names)
+    builder = find_builder(dataset_config.name, dataset_config.data_dir, check_classification)
+    return tuple(builder.info.features["label"].names)

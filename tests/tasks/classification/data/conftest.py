@@ -46,7 +46,7 @@ def imagenet_tars(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def imagenet_dirs(imagenet_tars: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """The miniature ImageNet as tfds's own builder writes it, by file format."""
-    from slimjax.tasks.classification.data.prepare import prepare
+    from slimjax.tasks.builders import prepare
 
     folders = {file_format: tmp_path_factory.mktemp(file_format) for file_format in ("tfrecord", "array_record")}
     for file_format, folder in folders.items():

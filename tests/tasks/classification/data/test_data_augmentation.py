@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from slimjax.tasks.classification.data import augmentation, colours
+from slimjax.tasks import colours
+from slimjax.tasks.classification.data import augmentation
 from slimjax.tensorflow_import import tf
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -34,7 +34,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"name": "digits:2.0.0"}, r"dataset.name='digits:2.0.0' cannot be opened"),
         ({"name": "imagenet_resized/9x9"}, r"dataset.name='imagenet_resized/9x9' cannot be opened"),
         ({"name": "imdb_reviews"}, r"is not an image-classification data set: it has .*text: Text"),
-        ({"name": "coco/2017"}, r"is not an image-classification data set: it has "),
+        ({"name": "coco/instances"}, r"is not an image-classification data set: it has "),
         ({"train_split": "training"}, r"dataset.train_split='training' is not a split .* train \(1442 examples\)"),
         ({"train_split": "train[:"}, r"dataset.train_split='train\[:' is not a split"),
         ({"eval_split": "test[:0]"}, r"dataset.eval_split='test\[:0\]' holds no example"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from slimjax.errors import UserError
 from slimjax.tasks.classification import data
+from slimjax.tasks.dataset_info import DatasetInfo
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def shades(images: np.ndarray) -> np.ndarray:
 
 
 def test_info_of_a_folder(folder_config: ml_collections.ConfigDict) -> None:
-    assert data.load_info(folder_config) == data.DatasetInfo("folder", 2, 12, 3, ("a", "b"))
+    assert data.load_info(folder_config) == DatasetInfo("folder", 2, 12, 3, ("a", "b"))
 
 
 def test_every_device_trains_on_all_classes(folder_config: ml_collections.ConfigDict, tmp_path: pathlib.Path) -> None:

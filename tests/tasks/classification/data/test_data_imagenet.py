@@ -12,8 +12,8 @@ from array_record.python import array_record_data_source, array_record_module
 from miniature_imagenet import IMAGES_PER_SYNSET, NUM_VALIDATION, SYNSETS, encode, train_level, validation_level
 
 from slimjax.errors import UserError
+from slimjax.tasks.builders import prepare
 from slimjax.tasks.classification import data
-from slimjax.tasks.classification.data.prepare import prepare
 from slimjax.tensorflow_import import tf, tfds
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)

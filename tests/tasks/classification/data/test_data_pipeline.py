@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from slimjax.tasks.classification import data
+from slimjax.tasks.dataset_info import DatasetInfo
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STDDEV = np.array([0.229, 0.224, 0.225], np.float32)
@@ -41,7 +42,7 @@ def all_digits() -> collections.Counter:
 
 def test_info_of_digits(dataset_config: ml_collections.ConfigDict) -> None:
     info = data.load_info(dataset_config)
-    assert info == data.DatasetInfo("digits", 10, NUM_TRAIN, NUM_EVAL, tuple("0123456789"))
+    assert info == DatasetInfo("digits", 10, NUM_TRAIN, NUM_EVAL, tuple("0123456789"))
 
 
 def test_info_counts_slices_and_sums(dataset_config: ml_collections.ConfigDict) -> None:

@@ -14,11 +14,12 @@ from slimjax.buckets import CONNECT_TIMEOUT_SECONDS, check_bucket
 from slimjax.errors import UserError, did_you_mean
 from slimjax.tasks.classification.data import fashion_mnist
 from slimjax.tasks.classification.data.digits import Digits
+from slimjax.tasks.detection.data.coco import Coco, Shapes
 from slimjax.tensorflow_import import silent_tfds, tf, tfds
 
 _MAX_REASON_LENGTH = 240
 
-_OWN_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"digits": Digits}
+_OWN_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"coco": Coco, "digits": Digits, "shapes": Shapes}
 if fashion_mnist.DEBIAN_DIR.is_dir():
     _OWN_BUILDERS["fashion_mnist"] = fashion_mnist.DebianFashionMnist
 
@@ -27,12 +28,17 @@ if fashion_mnist.DEBIAN_DIR.is_dir():
 _MANUAL_FILES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 
 
-def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Finds the named image-classification data set, whose files may be absent: it knows its features without them.
+Check = Callable[[str, tfds.core.DatasetBuilder], None]
+"""Given a data set's name and its builder, UserError if it is of another kind than is wanted."""
+
+
+def find_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBuilder:
+    """Finds the named data set, whose files may be absent: it knows its features without them.
 
     Args:
       name: as tfds writes it: "name", "name/config", "name:version".
       data_dir: where prepared data sets lie; "" is tfds's default.
+      check: of its kind.
 
     Raises:
       UserError: if there is none, it is of another kind, or `data_dir` is in a bucket that cannot be read.
@@ -40,16 +46,17 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     check_bucket(data_dir or os.environ.get("TFDS_DATA_DIR", ""), "dataset.data_dir")
     with _one_line_errors(f"dataset.name={name!r} cannot be opened"):
         builder = _construct_builder(name, data_dir or None)
-    _check_features(name, builder.info.features)
+    check(name, builder)
     return builder
 
 
-def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Opens the named image-classification data set, ready to be read.
+def open_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBuilder:
+    """Opens the named data set, ready to be read.
 
     Args:
       name: as `find_builder`.
       data_dir: likewise.
+      check: likewise.
 
     Raises:
       UserError: as `find_builder`, and if its files cannot be had.
@@ -58,16 +65,16 @@ def open_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     def construct() -> tfds.core.DatasetBuilder:
         return _construct_builder(name, data_dir or None)
 
-    builder = find_builder(name, data_dir)
+    builder = find_builder(name, data_dir, check)
     if _is_prepared(builder):
         return builder
-    if type(builder) in _OWN_BUILDERS.values():
+    if type(builder) in _OWN_BUILDERS.values() and not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return _prepare_from_this_machine(builder, construct)
     return _download(name, builder, construct)
 
 
 def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds.core.DatasetBuilder:
-    """Writes the named image-classification data set, showing tfds's progress, or finds it written.
+    """Writes the named data set, showing tfds's progress, or finds it written.
 
     Args:
       name: as `find_builder`.
@@ -81,9 +88,11 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds
     Raises:
       UserError: as `open_builder`, and if it is there in another format.
     """
-    if name in ("digits", "folder"):
+    if name in ("digits", "folder", "shapes"):
         raise UserError(f"--dataset={name} needs no preparing; train with --config.dataset.name={name}")
-    builder = find_builder(name, data_dir)
+    builder = find_builder(name, data_dir, _check_kind)
+    if isinstance(builder, Coco):
+        file_format = Coco.FILE_FORMAT
     if not _is_prepared(builder):
         _check_manual_files(name, builder, epath.Path(manual_dir or builder.data_dir_root / "downloads" / "manual"))
         download_config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
@@ -117,8 +126,9 @@ def _instructions(builder: tfds.core.DatasetBuilder) -> str:
 
 def _construct_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     dataset_name, _, version = name.partition(":")
-    if dataset_name in _OWN_BUILDERS:
-        return _OWN_BUILDERS[dataset_name](data_dir=data_dir, version=version or None)
+    own_name, _, config = dataset_name.partition("/")
+    if own_name in _OWN_BUILDERS:
+        return _OWN_BUILDERS[own_name](data_dir=data_dir, config=config or None, version=version or None)
     known = [*tfds.list_builders(with_community_datasets=False), "folder"]
     try:
         # A prefix such as "huggingface:" would start to download somebody's code.
@@ -133,8 +143,23 @@ def _construct_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuil
         ) from error
 
 
-def _check_features(name: str, features: tfds.features.FeatureConnector) -> None:
+def _check_kind(name: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Refuses what nothing here trains on."""
+    if not isinstance(builder, Coco):
+        check_classification(name, builder)
+
+
+def check_detection(name: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Refuses what is not images with objects, in the project's own form."""
+    if not isinstance(builder, Coco):
+        raise UserError(
+            f"dataset.name={name!r} is not of detection; choose shapes, coco/instances or coco/person_keypoints"
+        )
+
+
+def check_classification(name: str, builder: tfds.core.DatasetBuilder) -> None:
     """Refuses what is not 8-bit images with one class each."""
+    features = builder.info.features
     by_key = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     is_image = isinstance(by_key.get("image"), tfds.features.Image)
     if not is_image or not isinstance(by_key.get("label"), tfds.features.ClassLabel):

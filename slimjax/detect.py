@@ -1,0 +1,110 @@
+"""Draws what a trained detector finds in images, its widths side by side.
+
+python -m slimjax.detect --workdir=runs/shapes_masks --images=FOLDER --output=pictures
+python -m slimjax.detect --workdir=DIR --images=photo.jpg --output=pictures --widths=.25,1 --min_score=.7
+
+Each image comes out as a PNG of its name, and all that was found as `detections.json`: COCO's list of results, with the
+file's name in the place of an image's number, and the width.
+"""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from slimjax import cli
+from slimjax.allocator import keep_freed_memory
+from slimjax.errors import UserError
+from slimjax.paths import check_writable, folder_path
+
+config_flags.DEFINE_config_file("config", None, "--config.KEY=VALUE Sets one key of the trained configuration.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained detector.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Of the run: latest, best, or a step.")
+_IMAGES = flags.DEFINE_string("images", None, "An image, or a folder of images.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the pictures; files of the same names are replaced.")
+_WIDTHS = flags.DEFINE_list("widths", [], "Only these of the detector's widths.")
+_MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "Of what is drawn, 0 to 1.", lower_bound=0.0, upper_bound=1.0)
+_QUIET = cli.define_quiet()
+
+
+def main() -> int:
+    """Draws what the flags ask for; returns the exit code."""
+    workdir = folder_path(_required(_WORKDIR, "runs/shapes_masks"), "--workdir")
+    source, output = (
+        Path(_required(flag, example)).expanduser() for flag, example in ((_IMAGES, "FOLDER"), (_OUTPUT, "pictures"))
+    )
+    if cli.config_is_given():
+        raise UserError("--config is not for detecting: a trained run brings its own configuration; leave it out")
+    check_writable(output, "--output")
+    config = cli.given_config(workdir, _CHECKPOINT.value)
+    if config.task != "detection":
+        raise UserError(f"{workdir} holds a classifier; give the workdir of a detector to --workdir")
+    from slimjax.tasks.detection.finding import image_files
+
+    images = image_files(source)
+    keep_freed_memory()
+    cli.use_compilation_cache()
+    _draw(workdir, config, images, output)
+    return 0
+
+
+def _required(flag: "flags.FlagHolder[str | None]", example: str) -> str:
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing; give it, such as --{flag.name}={example}")
+    return flag.value
+
+
+def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: Path) -> None:
+    from PIL import Image
+
+    from slimjax.tasks.detection.detector import Detector
+    from slimjax.tasks.detection.evaluation import results_of
+    from slimjax.tasks.detection.finding import found_in
+    from slimjax.tasks.detection.pictures import side_by_side
+    from slimjax.tasks.detection.task import example_settings
+    from slimjax.training.loading import load_checkpoint
+    from slimjax.training.progress import Progress
+
+    model, variables = load_checkpoint(workdir, _CHECKPOINT.value)
+    assert isinstance(model, Detector)
+    names, results = _category_names(config, model.num_classes), []
+    output.mkdir(parents=True, exist_ok=True)
+    with Progress(enabled=not _QUIET.value) as progress:
+        found = found_in(images, model, variables, example_settings(config.detection), _widths(model.widths))
+        for file, of_widths in progress.track(found, "detecting", len(images)):
+            with Image.open(file) as stored:
+                picture = stored.convert("RGB")
+            side_by_side(picture, of_widths, names, _MIN_SCORE.value).save(output / f"{file.stem}.png")
+            size, ids = (picture.height, picture.width), range(1, model.num_classes + 1)
+            for width, detections in of_widths.items():
+                own = results_of(detections, 0, 1.0, size, ids)
+                results += [{**result, "image_id": file.name, "width": width} for result in own]
+    (output / "detections.json").write_text(json.dumps(results))
+    print(f"{len(images)} pictures and detections.json: {output}")
+
+
+def _widths(of_model: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        widths = tuple(float(width) for width in _WIDTHS.value) or of_model
+    except ValueError:
+        raise UserError(f"--widths={','.join(_WIDTHS.value)} has to be numbers, such as .25,.5") from None
+    if odd := [width for width in widths if width not in of_model]:
+        raise UserError(f"--widths={odd[0]:g} is not one of this network's widths {of_model}")
+    return widths
+
+
+def _category_names(config: ConfigDict, num_classes: int) -> tuple[str, ...]:
+    """Those of the data set, or numbers where that is not at hand."""
+    from slimjax.tasks.detection.data.opening import category_names
+
+    try:
+        return category_names(config.dataset)
+    except UserError:
+        return tuple(f"category {number}" for number in range(1, num_classes + 1))
+
+
+if __name__ == "__main__":
+    cli.run(main, default_config=str(files("slimjax.configs") / "digits.py"))

@@ -1,0 +1,1 @@
+"""Detection, instance segmentation and keypoints: Faster, Mask and Keypoint R-CNN over a slimmable backbone."""

@@ -1,0 +1,191 @@
+"""Data sets in COCO's format as a tfds data set with what tfds's own lacks: instance masks and keypoints.
+
+Written as ArrayRecord files, which are read at any place: a run resumes without reading what it skips, and images are
+put together by their shape without being read first.
+"""
+
+import io
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from slimjax.errors import UserError
+from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, read_annotations
+from slimjax.tasks.detection.data.shapes import write_shapes
+from slimjax.tensorflow_import import tfds
+
+WIDE, TALL = "wide", "tall"
+GROUPS = tuple((orientation, is_empty) for orientation in (WIDE, TALL) for is_empty in (False, True))
+"""In which order the images of a split are stored: by orientation, and those with objects before those without."""
+
+_ANNOTATIONS = re.compile(r"(?P<kind>.+)_(?P<split>[^_]+)\.json")
+SHAPES_SPLITS = {"train": 2000, "validation": 300}
+
+
+def group_of(image: AnnotatedImage) -> tuple[str, bool]:
+    """The group of GROUPS that an image is stored with."""
+    is_empty = all(annotation.is_crowd for annotation in image.annotations)
+    return (WIDE if image.width >= image.height else TALL), is_empty
+
+
+class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """COCO 2017, or any data set of its layout, from files that were fetched by hand.
+
+    The manual folder has `annotations/KIND_SPLIT.json`, in a folder or in `annotations_*.zip`, and images in `SPLIT/`
+    or `SPLIT.zip`: `instances_train2017.json` and `train2017.zip` as COCO serves them, or files of one's own.
+    """
+
+    name = "coco"
+    FILE_FORMAT = "array_record"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Boxes, crowds, masks and keypoints."}
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="instances", description="Objects of all categories, with masks."),
+        tfds.core.BuilderConfig(name="person_keypoints", description="People, with keypoints."),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS: ClassVar[str | None] = (
+        "annotations_trainval2017.zip, train2017.zip and val2017.zip of cocodataset.org, or the folders that are in "
+        "them: annotations/KIND_SPLIT.json and SPLIT/*.jpg; any data set of this layout will do"
+    )
+
+    def __init__(self, **options: Any) -> None:
+        """As tfds's builders, for files of one format."""
+        super().__init__(**{**options, "file_format": self.FILE_FORMAT})
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Objects in COCO's format: boxes, crowds, masks as run lengths, keypoints.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "image/id": np.int64,
+                    "image/filename": tfds.features.Text(),
+                    "objects": tfds.features.Sequence(
+                        {
+                            "id": np.int64,
+                            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+                            "label": np.int64,
+                            "area": np.float32,
+                            "is_crowd": np.bool_,
+                            "segmentation": tfds.features.Text(),
+                            # Flat, since categories without keypoints have none.
+                            "keypoints": tfds.features.Sequence(np.float32),
+                        }
+                    ),
+                }
+            ),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
+        folder = Path(dl_manager.manual_dir)
+        kind = self.builder_config.name
+        splits = {
+            split: (read_annotations(path), _images_of(folder, split))
+            for split, path in _annotation_files(folder, kind).items()
+        }
+        if not splits:
+            raise UserError(f"{folder} has no annotations/{kind}_SPLIT.json, nor an annotations_*.zip that has one")
+        self._keep_metadata({split: annotations for split, (annotations, _) in splits.items()})
+        return {split: self._generate_examples(*found) for split, found in splits.items()}
+
+    def _keep_metadata(self, splits: dict[str, Annotations]) -> None:
+        first, *others = splits.values()
+        for other in others:
+            if (other.category_names, other.keypoint_names) != (first.category_names, first.keypoint_names):
+                raise UserError("the splits have different categories or keypoints; make their annotation files agree")
+        counts = {
+            split: [sum(group_of(image) == group for image in annotations.images) for group in GROUPS]
+            for split, annotations in splits.items()
+        }
+        self.info.metadata.update(
+            category_names=first.category_names,
+            category_ids=first.category_ids,
+            keypoint_names=first.keypoint_names,
+            group_counts=counts,
+        )
+        for split, annotations in splits.items():
+            for line in annotations.problems.lines():
+                print(f"{split}: {line}", file=sys.stderr)
+
+    def _generate_examples(
+        self, annotations: Annotations, open_image: Callable[[str], io.BytesIO]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        ordered = sorted(annotations.images, key=lambda image: GROUPS.index(group_of(image)))
+        for index, image in enumerate(ordered):
+            yield (
+                index,
+                {
+                    "image": open_image(image.file_name),
+                    "image/id": image.id,
+                    "image/filename": image.file_name,
+                    "objects": [
+                        {
+                            "id": annotation.id,
+                            "box": np.array(annotation.box, np.float32),
+                            "label": annotation.label,
+                            "area": annotation.area,
+                            "is_crowd": annotation.is_crowd,
+                            "segmentation": annotation.segmentation,
+                            "keypoints": annotation.keypoints.reshape(-1),
+                        }
+                        for annotation in image.annotations
+                    ],
+                },
+            )
+
+
+class Shapes(Coco, skip_registration=True):  # type: ignore[call-arg]
+    """Generated images of discs, boxes and triangles, written in COCO's format and read from there."""
+
+    name = "shapes"
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = []
+    MANUAL_DOWNLOAD_INSTRUCTIONS = None
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
+        folder = Path(dl_manager.download_dir) / "shapes"
+        write_shapes(folder, SHAPES_SPLITS)
+        found = {split: read_annotations(folder / "annotations" / f"instances_{split}.json") for split in SHAPES_SPLITS}
+        self._keep_metadata(found)
+        return {split: self._generate_examples(found[split], _images_of(folder, split)) for split in found}
+
+
+def _annotation_files(folder: Path, kind: str) -> dict[str, Any]:
+    """Annotation files of a kind by split: paths, or what zip files have in their stead."""
+    members: list[Any] = [
+        member
+        for path in sorted(folder.glob("annotations_*.zip"))
+        for member in zipfile.Path(path, "annotations/").iterdir()
+    ]
+    files: list[Any] = [*members, *sorted((folder / "annotations").glob("*.json"))]
+    found = ((_ANNOTATIONS.fullmatch(file.name), file) for file in files)
+    return {match["split"]: file for match, file in found if match and match["kind"] == kind}
+
+
+def _images_of(folder: Path, split: str) -> Callable[[str], io.BytesIO]:
+    """Opens a split's images by name, from its folder or its zip file.
+
+    Raises:
+      UserError: if there is neither; the function, if there is no such image.
+    """
+    archive = folder / f"{split}.zip"
+    if not (folder / split).is_dir() and not archive.is_file():
+        raise UserError(
+            f"{folder} has annotations of {split}, but neither {split}/ nor {split}.zip; put the images there"
+        )
+    images = folder / split if (folder / split).is_dir() else zipfile.Path(archive, f"{split}/")
+
+    def open_image(name: str) -> io.BytesIO:
+        try:
+            return io.BytesIO((images / name).read_bytes())
+        except (FileNotFoundError, KeyError):
+            raise UserError(f"{images} has no {name}, which its annotations list; the split is incomplete") from None
+
+    return open_image

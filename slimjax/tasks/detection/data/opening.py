@@ -1,0 +1,107 @@
+"""From a configuration to a data set that is ready to be read, prepared if that needs nobody's help."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.tasks.builders import check_detection, open_builder
+from slimjax.tasks.dataset_info import DatasetInfo
+from slimjax.tasks.detection.data.annotations import mirrored_keypoints
+from slimjax.tasks.detection.data.examples import Example, ExampleSettings
+from slimjax.tasks.detection.data.pipeline import eval_batches, num_eval_batches, train_batches, train_order
+from slimjax.tasks.detection.data.source import Split
+from slimjax.tasks.detection.evaluation import Categories, GroundTruth, all_results
+from slimjax.tasks.task import Figures
+
+
+class DetectionData:
+    """The splits that a run trains and is evaluated on.
+
+    Attributes:
+      info: of the data set, for this batch size.
+      num_eval_batches: of one evaluation.
+    """
+
+    def __init__(
+        self, config: ConfigDict, settings: ExampleSettings, categories: Categories, train: Split, evaluation: Split
+    ) -> None:
+        """Puts together what `open_data` has opened.
+
+        Args:
+          config: a whole configuration, see configs/default.py.
+          settings: of the layout of examples.
+          categories: of the data set.
+          train: the split to train on.
+          evaluation: the split to evaluate on.
+
+        Raises:
+          UserError: if the images that are trained on fill no batch.
+        """
+        self._config, self._settings, self._categories = config, settings, categories
+        self._train, self._evaluation = train, evaluation
+        self._order = train_order(train, config.batch_size, config.seed, config.detection.with_empty)
+        self.num_eval_batches = num_eval_batches(evaluation, config.batch_size)
+        self.info = DatasetInfo(
+            name=config.dataset.name,
+            num_classes=len(categories.names),
+            num_train_examples=self._order.batches_per_epoch * config.batch_size,
+            num_eval_examples=len(evaluation),
+            class_names=categories.names,
+        )
+
+    def train_batches(self, start_step: int, process_index: int, process_count: int) -> Iterator[Example]:
+        """Endless batches of a host from a step on."""
+        process = process_index, process_count
+        return train_batches(
+            self._train, self._order, self._settings, seed=self._config.seed, start_step=start_step, process=process
+        )
+
+    def eval_batches(self, process_index: int, process_count: int) -> Iterator[Example]:
+        """Every image of the evaluation split once over all hosts."""
+        return eval_batches(self._evaluation, self._settings, self._config.batch_size, (process_index, process_count))
+
+    def figures(self, batches: Sequence[Mapping[str, Any]]) -> Figures:
+        """Average precisions of what was found in all images, see `slimjax.tasks.detection.metrics.Found`."""
+        truth = self._truth
+        return truth.figures(all_results(batches, truth.sizes, self._categories.ids))
+
+    @cached_property
+    def _truth(self) -> GroundTruth:
+        section = self._config.detection
+        parts = ["bbox", *(["segm"] if section.masks else []), *(["keypoints"] if section.num_keypoints else [])]
+        return GroundTruth(self._evaluation, self._categories, parts)
+
+
+def category_names(dataset_config: ConfigDict) -> tuple[str, ...]:
+    """Of the objects of a data set, by label; UserError as `open_data`."""
+    builder = open_builder(dataset_config.name, dataset_config.data_dir, check_detection)
+    return tuple(builder.info.metadata["category_names"])
+
+
+def open_data(config: ConfigDict, settings: ExampleSettings) -> DetectionData:
+    """Opens the data set that a configuration names.
+
+    Args:
+      config: a whole configuration, see configs/default.py.
+      settings: of the layout of examples.
+
+    Raises:
+      UserError: if there is no such data set, it is of another kind, it is not there, has no such split, or other
+        keypoints than asked for.
+    """
+    dataset = config.dataset
+    builder = open_builder(dataset.name, dataset.data_dir, check_detection)
+    metadata = builder.info.metadata
+    names, ids, keypoints = (tuple(metadata[key]) for key in ("category_names", "category_ids", "keypoint_names"))
+    if config.detection.num_keypoints not in (0, len(keypoints)):
+        raise UserError(
+            f"detection.num_keypoints={config.detection.num_keypoints}, but objects of data set {dataset.name!r} have "
+            f"{len(keypoints)}; set it to that, or to 0"
+        )
+    settings = replace(settings, mirrored_keypoints=tuple(mirrored_keypoints(keypoints)))
+    train, evaluation = (Split(builder, key, dataset[key]) for key in ("train_split", "eval_split"))
+    return DetectionData(config, settings, Categories(names, ids, keypoints), train, evaluation)

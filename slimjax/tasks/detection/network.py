@@ -1,0 +1,62 @@
+"""The detector of a configuration."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from slimjax.errors import UserError
+from slimjax.tasks.detection.detector import Detector, create_detector
+from slimjax.tasks.detection.settings import ProposalSettings, Settings
+from slimjax.tasks.dtypes import compute_dtype
+
+
+def create_network(config: ConfigDict, num_classes: int, platform: str) -> Detector:
+    """Builds the detector of a configuration.
+
+    Args:
+      config: a whole configuration, see configs/default.py.
+      num_classes: categories of objects, without background.
+      platform: of the devices that compute: cpu, gpu or tpu.
+
+    Raises:
+      UserError: if something in the configuration is unknown or out of range.
+    """
+    given: dict[str, Any] = {key: value for key, value in config.model.items() if value is not None}
+    settings, dtype = _settings(config.detection), compute_dtype(config.dtype, platform)
+    return create_detector(given.pop("name"), given.pop("widths"), num_classes, settings, **given, dtype=dtype)
+
+
+def _settings(section: ConfigDict) -> Settings:
+    """The detector's numbers, of the section `detection` of a configuration.
+
+    Raises:
+      UserError: if one is out of range.
+    """
+    for key in ("features", "box_features", "keypoint_features", "rpn_samples", "box_samples", "most_objects"):
+        if section[key] < 1:
+            raise UserError(f"detection.{key}={section[key]} has to be at least 1")
+    if section.num_keypoints < 0:
+        raise UserError(
+            f"detection.num_keypoints={section.num_keypoints} has to be at least 0, which is no keypoint head"
+        )
+    if not 0 < section.short_side <= section.long_side:
+        raise UserError(
+            f"detection.short_side={section.short_side} has to be positive and at most "
+            f"detection.long_side={section.long_side}"
+        )
+    if not 0 <= section.frozen_stages <= 4:
+        raise UserError(f"detection.frozen_stages={section.frozen_stages} has to be 0 to 4")
+    return Settings(
+        features=section.features,
+        anchor_scale=section.anchor_scale,
+        frozen_stages=section.frozen_stages,
+        frozen_batch_norm=section.frozen_batch_norm,
+        rpn_samples=section.rpn_samples,
+        train_proposals=ProposalSettings(section.train_proposals, section.train_proposals),
+        test_proposals=ProposalSettings(section.test_proposals, section.test_proposals),
+        box_features=section.box_features,
+        box_samples=section.box_samples,
+        masks=section.masks,
+        num_keypoints=section.num_keypoints,
+        keypoint_features=section.keypoint_features,
+    )

@@ -1,0 +1,86 @@
+"""RoIAlign (He et al. 2017, arXiv:1703.06870, section 3) over the levels of a feature pyramid."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from slimjax.tasks.detection.boxes import areas
+
+SAMPLES = 2
+"""Points along each side of a bin, whose bilinear values are averaged."""
+
+_REGIONS_AT_ONCE = 32
+"""Of one image: what is gathered for so many is in memory at a time."""
+
+_CANONICAL_SIDE, _CANONICAL_LEVEL = 224.0, 4
+"""A region of the side of ImageNet's images is pooled where it would be without a pyramid (Lin et al. 2017)."""
+
+
+def levels_of(boxes: jax.Array, lowest: int, highest: int) -> jax.Array:
+    """The level of the pyramid that each of boxes [..., 4] is pooled from (arXiv:1612.03144, equation 1): [...]."""
+    sides = jnp.sqrt(jnp.maximum(areas(boxes), 1e-6))
+    levels = jnp.floor(_CANONICAL_LEVEL + jnp.log2(sides / _CANONICAL_SIDE + 1e-6))
+    return jnp.clip(levels, lowest, highest).astype(jnp.int32)
+
+
+def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) -> jax.Array:
+    """Pools regions of one image to squares of `size` by `size` bins, each from the level of its area.
+
+    A cell's value is that of its middle, half a cell from its corner. Beyond the outermost middles values go on as they
+    are up to one cell outside, and from there on there is nothing.
+
+    Args:
+      features: by level l, on grids of steps of 2**l pixels, [height, width, channels].
+      boxes: [regions, 4] pixels of the image.
+      size: bins along each side.
+
+    Returns:
+      [regions, size, size, channels]. Gradients flow to the features, not to the boxes.
+    """
+    levels = sorted(features)
+    # One table of cells, so that a region of any level is a gather from it.
+    table = jnp.concatenate([features[level].reshape(-1, features[level].shape[-1]) for level in levels])
+    shapes = jnp.asarray([features[level].shape[:2] for level in levels])
+    counts = shapes[:, 0] * shapes[:, 1]
+    starts = jnp.cumsum(counts) - counts
+
+    def pooled(box: jax.Array) -> jax.Array:
+        level = levels_of(box, levels[0], levels[-1])
+        (height, width), start = shapes[level - levels[0]], starts[level - levels[0]]
+        scaled = box / jnp.exp2(level.astype(jnp.float32)) - 0.5
+        rows, of_rows = _taps(scaled[1], scaled[3], height, size)
+        columns, of_columns = _taps(scaled[0], scaled[2], width, size)
+        cells = table[start + rows[:, None] * width + columns[None, :]]
+        of_rows, of_columns = of_rows.astype(table.dtype), of_columns.astype(table.dtype)
+        return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
+
+    regions = jax.lax.stop_gradient(boxes)
+    return jax.lax.map(jax.checkpoint(pooled), regions, batch_size=min(_REGIONS_AT_ONCE, max(len(regions), 1)))
+
+
+def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Along one axis: the cells that all samples need, and their weights for every bin.
+
+    Bilinear values are products of what is needed along the two axes, so these can be computed apart.
+
+    Args:
+      low: of the region, in cells.
+      high: of the region, in cells.
+      cells: of the grid.
+      size: bins.
+
+    Returns:
+      indices [size * SAMPLES * 2] and weights [size, size * SAMPLES * 2], those of each bin summing to 1 if all of its
+      samples are on the grid.
+    """
+    samples = size * SAMPLES
+    places = low + (jnp.arange(samples) + 0.5) * (high - low) / samples
+    there = (places > -1.0) & (places < cells)
+    inside = jnp.clip(places, 0.0, cells - 1.0)
+    first = jnp.floor(inside).astype(jnp.int32)
+    share = inside - first
+    indices = jnp.stack([first, jnp.minimum(first + 1, cells - 1)], -1).reshape(-1)
+    weights = jnp.where(there[:, None], jnp.stack([1.0 - share, share], -1), 0.0) / SAMPLES
+    own_bin = jnp.arange(size)[:, None] == (jnp.arange(samples) // SAMPLES)[None, :]
+    return indices, (own_bin[:, :, None] * weights[None]).reshape(size, -1)

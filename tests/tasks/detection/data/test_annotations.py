@@ -1,0 +1,137 @@
+"""Annotation files: what is right is read, what is wrong is named, counted and left out, or refused."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_masks
+
+from slimjax.errors import UserError
+from slimjax.tasks.detection.data.annotations import compressed_mask, mirrored_keypoints, read_annotations
+
+IMAGES = [
+    {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80},
+    {"id": 9, "file_name": "b.jpg", "height": 5, "width": 5},
+]
+CATEGORIES = [{"id": 3, "name": "cup", "keypoints": ["left_rim", "right_rim"]}, {"id": 1, "name": "dog"}]
+GOOD = {
+    "id": 1,
+    "image_id": 7,
+    "category_id": 1,
+    "bbox": [10, 20, 30, 25],
+    "area": 700.0,
+    "iscrowd": 0,
+    "segmentation": [[10, 20, 40, 20, 40, 45]],
+    "keypoints": [12, 22, 2, 30, 21, 1],
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(*annotations, **content):
+        path = tmp_path / "instances_train.json"
+        whole = {"images": IMAGES, "categories": CATEGORIES, "annotations": list(annotations)} | content
+        path.write_text(json.dumps(whole))
+        return read_annotations(path)
+
+    return write_and_read
+
+
+def test_what_is_right_is_read(read):
+    found = read(GOOD)
+    assert not found.problems.lines()
+    assert (found.category_names, found.category_ids) == (("cup", "dog"), (3, 1))
+    assert found.keypoint_names == ("left_rim", "right_rim")
+    first, empty = found.images
+    assert (first.id, first.file_name, first.height, first.width) == (7, "a.jpg", 60, 80)
+    assert empty.annotations == ()
+    (annotation,) = first.annotations
+    assert annotation.box == (10, 20, 40, 45)
+    assert (annotation.label, annotation.area, annotation.is_crowd) == (1, 700.0, False)
+    np.testing.assert_array_equal(annotation.keypoints, [[12, 22, 2], [30, 21, 1]])
+    mask = coco_masks.decode({"size": [60, 80], "counts": annotation.segmentation})
+    assert abs(int(mask.sum()) - 30 * 25 / 2) < 30, "the triangle's half of its box"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"image_id": 8}, "annotations of images that are not listed (the first: annotation 1 of image 8)"),
+        ({"category_id": 2}, "annotations of categories that are not listed (the first: annotation 1 of category 2)"),
+        ({"bbox": [90, 20, 30, 25]}, "boxes of less than a pixel within their image"),
+        ({"bbox": [10, 20, 0, 25]}, "boxes of less than a pixel within their image"),
+        ({"bbox": [10, 20, -30, 25]}, "boxes of less than a pixel within their image"),
+        ({"bbox": [float("nan"), 20, 30, 25]}, "boxes of less than a pixel within their image"),
+        ({"bbox": [10, 20, 30]}, "annotations without image, category, box or the right number of keypoints"),
+        ({"bbox": None}, "annotations without image, category, box"),
+        ({"keypoints": [1, 2, 2]}, "the right number of keypoints"),
+        (
+            {"segmentation": [[10, 20, 40, 20]]},
+            "masks that are none (the first: annotation 1: no polygon has three points)",
+        ),
+        ({"segmentation": [[10, 20, 40, 20, 40]]}, "a polygon of 5 coordinates"),
+        ({"segmentation": [["a"] * 6]}, "masks that are none"),
+        ({"segmentation": {"size": [6, 8], "counts": [48]}}, "run lengths of [6, 8], the image has [60, 80]"),
+        ({"segmentation": {"size": [60, 80], "counts": [10, 20]}}, "run lengths of 30 pixels in an image of 4800"),
+    ],
+)
+def test_what_is_wrong_is_named_counted_and_left_out(read, change, problem):
+    found = read(GOOD | change, GOOD | {"id": 2})
+    (line,) = found.problems.lines()
+    assert line.startswith("1 left out: ")
+    assert problem in line
+    assert [annotation.id for annotation in found.images[0].annotations] == [2]
+
+
+def test_boxes_are_cut_at_their_image(read):
+    (image, _) = read(GOOD | {"bbox": [-5, 50, 200, 30]}).images
+    assert image.annotations[0].box == (0, 50, 80, 60)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": []}, "lists 0 images and 2 categories; there is nothing to learn"),
+        ({"categories": []}, "lists 2 images and 0 categories"),
+        ({"images": [{"id": 1}]}, "is no annotation file of COCO's format (KeyError: 'height')"),
+        ({"images": [IMAGES[0] | {"height": 0}]}, "image 7 has 0 x 80 pixels"),
+        ({"images": None}, "is no annotation file of COCO's format (TypeError"),
+        (
+            {"categories": [CATEGORIES[0], CATEGORIES[1] | {"keypoints": ["nose"]}]},
+            "its categories have different keypoints",
+        ),
+    ],
+)
+def test_files_of_another_kind_are_refused(read, content, message):
+    with pytest.raises(UserError) as caught:
+        read(**content)
+    assert message in str(caught.value)
+
+
+def test_files_that_are_not_there_or_no_json(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_annotations(tmp_path / "nothing.json")
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(UserError, match="is no annotation file"):
+        read_annotations(tmp_path / "text.json")
+
+
+def test_masks_of_polygons_and_run_lengths_are_those_of_pycocotools(rng):
+    mask = np.asfortranarray(rng.integers(0, 2, (30, 40)), np.uint8)
+    compressed = coco_masks.encode(mask)["counts"]
+    flat = mask.T.reshape(-1)
+    changes = np.flatnonzero(np.diff(flat.astype(int))) + 1
+    runs = np.diff([0, *changes, flat.size]).tolist()
+    plain = {"size": [30, 40], "counts": [0, *runs] if flat[0] else runs}
+    assert compressed_mask(plain, 30, 40) == compressed
+    assert compressed_mask({"size": [30, 40], "counts": compressed.decode()}, 30, 40) == compressed
+    two = [[1, 1, 9, 1, 9, 9], [20, 5, 30, 5, 30, 20, 20, 20]]
+    decoded = coco_masks.decode({"size": [30, 40], "counts": compressed_mask(two, 30, 40)})
+    assert decoded[10, 25]
+    assert decoded[3, 7]
+    assert not decoded[3, 15]
+
+
+def test_left_and_right_change_places_in_a_mirror():
+    names = ("nose", "left_eye", "right_eye", "left_only")
+    assert mirrored_keypoints(names) == [0, 2, 1, 3]

@@ -1,0 +1,183 @@
+"""Data sets in COCO's format: generated, written as files, prepared by tfds, read in batches, evaluated."""
+
+import json
+import shutil
+import zipfile
+from itertools import islice
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from slimjax.configs import shapes_keypoint_rcnn
+
+from slimjax.errors import UserError
+from slimjax.tasks.builders import prepare
+from slimjax.tasks.detection.data.annotations import read_annotations
+from slimjax.tasks.detection.data.coco import GROUPS, group_of
+from slimjax.tasks.detection.data.opening import open_data
+from slimjax.tasks.detection.data.shapes import CATEGORIES, write_shapes
+from slimjax.tasks.detection.task import example_settings
+
+SPLITS = {"train2017": 40, "val2017": 12}
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """Files laid out as COCO's are, unpacked."""
+    folder = tmp_path_factory.mktemp("official")
+    write_shapes(folder, SPLITS, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(official, tmp_path_factory):
+    """Where the data set has been prepared from zip files."""
+    zips = tmp_path_factory.mktemp("zips")
+    with zipfile.ZipFile(zips / "annotations_trainval2017.zip", "w") as archive:
+        for path in (official / "annotations").iterdir():
+            archive.write(path, f"annotations/{path.name}")
+    for split in SPLITS:
+        with zipfile.ZipFile(zips / f"{split}.zip", "w") as archive:
+            for path in sorted((official / split).iterdir()):
+                archive.write(path, f"{split}/{path.name}")
+    data_dir = tmp_path_factory.mktemp("data")
+    prepare("coco/instances", str(data_dir), str(zips), "array_record")
+    return data_dir
+
+
+def config_of(prepared):
+    config = shapes_keypoint_rcnn.get_config()
+    config.detection.masks = True
+    config.batch_size = 4
+    config.dataset.name, config.dataset.data_dir = "coco/instances", str(prepared)
+    config.dataset.train_split, config.dataset.eval_split = SPLITS
+    return config
+
+
+@pytest.fixture(scope="module")
+def data(prepared):
+    config = config_of(prepared)
+    return open_data(config, example_settings(config.detection))
+
+
+def test_shapes_are_annotated_as_coco_does(official):
+    """pycocotools reads the file, and finds in its masks what the annotations say."""
+    api = COCO(official / "annotations" / "instances_train2017.json")
+    entries = list(api.anns.values())
+    assert {
+        "polygons": any(isinstance(entry["segmentation"], list) for entry in entries),
+        "runs": any(isinstance(entry["segmentation"], dict) and not entry["iscrowd"] for entry in entries),
+        "crowds": any(entry["iscrowd"] for entry in entries),
+    } == {"polygons": True, "runs": True, "crowds": True}
+    for entry in entries:
+        mask = api.annToMask(entry)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+        assert entry["bbox"] == box
+        assert entry["area"] == mask.sum()
+    found = read_annotations(official / "annotations" / "instances_train2017.json")
+    assert not found.problems.lines()
+    assert {group_of(image) for image in found.images} >= set(GROUPS[::2])
+
+
+def test_batches_hold_what_the_files_say(official, data):
+    found = {
+        image.id: image for image in read_annotations(official / "annotations" / "instances_train2017.json").images
+    }
+    assert data.info.class_names == CATEGORIES
+    seen = set()
+    for batch in islice(data.train_batches(0, 0, 1), data.info.num_train_examples // 4):
+        assert batch["image"].shape[0] == 4
+        for place, image_id in enumerate(batch["id"].tolist()):
+            seen.add(image_id)
+            image = found[image_id]
+            kept = batch["there"][place]
+            assert kept.sum() == min(len(image.annotations), 6)
+            assert kept.any(), "images without objects are left out"
+            sizes = (batch["boxes"][place][kept] / batch["scale"][place]) @ np.array([[-1, 0], [0, -1], [1, 0], [0, 1]])
+            expected = [np.array(a.box)[2:] - np.array(a.box)[:2] for a in image.annotations]
+            for size in sizes:
+                assert min(np.abs(size - other).max() for other in expected) < 1.0
+    assert len(seen) == data.info.num_train_examples, "no image twice in an epoch"
+
+
+def test_a_stream_goes_on_where_another_one_was(data):
+    whole = list(islice(data.train_batches(0, 0, 1), 12))
+    for batch, expected in zip(islice(data.train_batches(9, 0, 1), 3), whole[9:], strict=True):
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values, err_msg=name)
+
+
+def test_two_hosts_share_what_one_has(data):
+    whole, first, second = (next(data.train_batches(3, *process)) for process in ((0, 1), (0, 2), (1, 2)))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(np.concatenate([first[name], second[name]]), values, err_msg=name)
+
+
+def found_everything(data):
+    """Batches in which each object is found, and no crowd."""
+    for batch in data.eval_batches(0, 1):
+        single = batch["there"] & ~batch["crowds"]
+        yield {
+            **{name: batch[name] for name in ("id", "scale", "mask", "boxes", "labels", "masks", "keypoints")},
+            "there": single,
+            "scores": np.where(single, 0.9, 0.0),
+        }
+
+
+def test_whoever_finds_everything_has_all_of_the_average_precision(data):
+    batches = list(found_everything(data))
+    assert sum(int(batch["mask"].sum()) for batch in batches) == SPLITS["val2017"]
+    figures = data.figures(batches)
+    assert figures["box_ap"] == pytest.approx(100)
+    assert figures["mask_ap50"] == pytest.approx(100)
+    assert figures["mask_ap"] > 85, "masks are kept at 28 by 28 pixels"
+    assert figures["keypoint_ap"] == pytest.approx(100)
+
+
+def test_mistakes_cost_what_coco_says(data):
+    """One category is never found: two thirds of the mean over categories are left."""
+    batches = [{**batch, "there": batch["there"] & (batch["labels"] != 1)} for batch in found_everything(data)]
+    assert data.figures(batches)["box_ap50"] == pytest.approx(200 / 3)
+    moved = [{**batch, "boxes": batch["boxes"] + 1000.0} for batch in found_everything(data)]
+    assert data.figures(moved)["box_ap"] == 0
+    nothing = [{**batch, "there": batch["there"] & False} for batch in found_everything(data)]
+    assert set(data.figures(nothing).values()) == {0.0}
+
+
+def test_what_is_missing_is_named(official, tmp_path):
+    with pytest.raises(UserError, match=r"has no annotations/instances_SPLIT\.json"):
+        prepare("coco/instances", str(tmp_path / "a"), str(tmp_path), "array_record")
+    folder = shutil.copytree(official, tmp_path / "files")
+    shutil.rmtree(folder / "val2017")
+    with pytest.raises(UserError, match=r"neither val2017/ nor val2017\.zip"):
+        prepare("coco/instances", str(tmp_path / "b"), str(folder), "array_record")
+    shutil.copytree(official / "val2017", folder / "val2017")
+    (folder / "val2017" / "000003.jpg").unlink()
+    with pytest.raises(UserError, match=r"has no 000003\.jpg, which its annotations list"):
+        prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
+    path = folder / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"] = "ball"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the splits have different categories"):
+        prepare("coco/instances", str(tmp_path / "d"), str(folder), "array_record")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset.name", "digits", "dataset.name='digits' is not of detection; choose shapes, coco/instances"),
+        ("dataset.name", "coco/panoptic", "coco/panoptic"),
+        ("dataset.name", "coco/person_keypoints", "must be fetched by hand: put the files into a folder DIR"),
+        ("dataset.eval_split", "test", "dataset.eval_split='test' does not exist"),
+        ("detection.num_keypoints", 17, "objects of data set 'coco/instances' have 4; set it to that, or to 0"),
+        ("batch_size", 500, "fill no batch of batch_size=500; give a smaller one"),
+    ],
+)
+def test_mistakes_in_the_configuration_are_named(prepared, key, value, message):
+    config = config_of(prepared)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        open_data(config, example_settings(config.detection))
+    assert message in str(caught.value)

@@ -1,0 +1,46 @@
+"""What is wrong in a detector's configuration is told before anything is opened or compiled."""
+
+import pytest
+from slimjax.configs import s_faster_rcnn, s_keypoint_rcnn, s_mask_rcnn, shapes_faster_rcnn
+
+from slimjax.errors import UserError
+from slimjax.tasks.creation import create_network
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task", "detecting", "task='detecting' is unknown (did you mean 'detection'?)"),
+        ("model.name", "mobilenet_v2", "model.name=mobilenet_v2 is no ResNet; detectors are built on resnet50"),
+        ("model.name", "resnet_tiny", "a detector needs four stages whose grids have steps of 4, 8, 16 and 32 pixels"),
+        ("model.stem", "small", "a detector needs four stages"),
+        ("detection.frozen_stages", 1, "batch norms that learn leave no stage frozen; set detection.frozen_stages=0"),
+        ("detection.frozen_stages", 5, "detection.frozen_stages=5 has to be 0 to 4"),
+        ("detection.short_side", 0, "detection.short_side=0 has to be positive and at most detection.long_side=128"),
+        ("detection.short_side", 200, "detection.short_side=200 has to be positive and at most"),
+        ("detection.box_samples", 0, "detection.box_samples=0 has to be at least 1"),
+        ("detection.num_keypoints", -1, "detection.num_keypoints=-1 has to be at least 0"),
+        ("dtype", "float8", "dtype='float8' is unknown"),
+    ],
+)
+def test_mistakes_are_named(key, value, message):
+    config = shapes_faster_rcnn.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        create_network(config, 3, "cpu")
+    assert message in str(caught.value)
+
+
+def test_the_published_rows_are_built_with_their_heads():
+    heads = [
+        (network.settings.masks, network.settings.num_keypoints, network.widths)
+        for network in (
+            create_network(row.get_config(), 80, "tpu") for row in (s_faster_rcnn, s_mask_rcnn, s_keypoint_rcnn)
+        )
+    ]
+    widths = (0.25, 0.5, 0.75, 1.0)
+    assert heads == [(False, 0, widths), (True, 0, widths), (False, 17, widths)]
+    individual = create_network(s_mask_rcnn.get_config("individual=0.5"), 80, "cpu")
+    assert individual.widths == (0.5,)
+    with pytest.raises(UserError, match="method 'naive' is not a detector's"):
+        s_mask_rcnn.get_config("naive")

@@ -1,0 +1,90 @@
+"""RoIAlign against bilinear values taken one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slimjax.tasks.detection.roi_align import levels_of, roi_align
+
+
+def value_at(grid, y, x):
+    """Bilinear, as in the paper: beyond the last middles as they are, one cell outside nothing."""
+    height, width, _ = grid.shape
+    if y <= -1 or y >= height or x <= -1 or x >= width:
+        return np.zeros(grid.shape[-1])
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    dy, dx = y - top, x - left
+    upper = grid[top, left] * (1 - dx) + grid[top, right] * dx
+    lower = grid[below, left] * (1 - dx) + grid[below, right] * dx
+    return upper * (1 - dy) + lower * dy
+
+
+def level_of(box):
+    side = np.sqrt(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
+    return int(np.clip(np.floor(4 + np.log2(max(side, 1e-3) / 224 + 1e-6)), 2, 5))
+
+
+def plain_roi_align(features, box, size):
+    level = level_of(box)
+    left, top, right, bottom = np.asarray(box, np.float64) / 2**level - 0.5
+    bins = np.zeros((size, size, features[level].shape[-1]))
+    for row in range(size):
+        for column in range(size):
+            for i in range(2):
+                for j in range(2):
+                    y = top + (row + (i + 0.5) / 2) * (bottom - top) / size
+                    x = left + (column + (j + 0.5) / 2) * (right - left) / size
+                    bins[row, column] += value_at(features[level], y, x) / 4
+    return bins
+
+
+@pytest.fixture
+def features(rng):
+    return {level: rng.normal(size=(768 // 2**level, 640 // 2**level, 3)).astype(np.float32) for level in (2, 3, 4, 5)}
+
+
+BOXES = {
+    "small": (10, 20, 50, 61),
+    "on level 3": (40.3, 60.1, 200.7, 190.2),
+    "on level 4": (3, 5, 330, 260),
+    "the whole image": (0, 0, 640, 768),
+    "long and thin": (2, 100, 636, 109),
+    "beyond the image": (-60, -50, 70, 30),
+    "outside": (800, 900, 860, 990),
+    "without a size": (30, 40, 30, 40),
+}
+
+
+@pytest.mark.parametrize("size", [7, 14])
+def test_bins_are_means_of_bilinear_values(features, size):
+    boxes = np.array(list(BOXES.values()), np.float32)
+    assert {level_of(box) for box in boxes} == {2, 3, 4, 5}
+    pooled = jax.jit(roi_align, static_argnames="size")(features, boxes, size=size)
+    for name, found, box in zip(BOXES, pooled, boxes, strict=True):
+        np.testing.assert_allclose(found, plain_roi_align(features, box, size), atol=2e-4, err_msg=name)
+
+
+def test_levels_go_by_area():
+    sides = np.array([1, 111, 112.5, 223, 225, 447, 449, 2000], np.float32)
+    boxes = np.stack([0 * sides, 0 * sides, sides * 2, sides / 2], 1)
+    assert levels_of(boxes, 2, 5).tolist() == [2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_gradients_go_where_the_values_came_from(features):
+    """The sum is linear in the features, so its gradient is what every cell adds to it."""
+    boxes = jnp.array([BOXES["small"], BOXES["on level 3"]], jnp.float32)
+    weights = np.random.default_rng(1).normal(size=(2, 3, 3, 3)).astype(np.float32)
+
+    def total(features):
+        return jnp.sum(roi_align(features, boxes, 3) * weights)
+
+    gradient = jax.jit(jax.grad(total))({level: jnp.asarray(x) for level, x in features.items()})
+    dot = sum(float(np.vdot(gradient[level], features[level])) for level in features)
+    assert dot == pytest.approx(float(total(features)), rel=1e-4)
+    bumped = {**features, 3: features[3].copy()}
+    bumped[3][10, 12, 1] += 1
+    assert float(gradient[3][10, 12, 1]) == pytest.approx(float(total(bumped) - total(features)), abs=1e-4)
+    assert not np.any(gradient[4])
