@@ -52,6 +52,20 @@ def test_the_train_step_is_timed_and_recorded(record_of):
 
 
 @pytest.mark.slow
+def test_the_parts_of_a_detector_are_timed(record_of):
+    options = ["--sizes", "64x96", "--widths", "0.25", "1", "--repeats", "2"]
+    record, shown = record_of("detection.py", *options)
+    (size,) = record["sizes"]
+    assert (size["height"], size["width"]) == (64, 96)
+    parts = {"backbone", "pyramid", "rpn", "proposals", "roi_align", "box head", "detections", "masks", "whole"}
+    for row, width in zip(size["rows"], (0.25, 1.0), strict=True):
+        assert row["width"] == width
+        assert row["ms"].keys() == parts
+        assert min(row["ms"].values()) > 0
+    assert "% of the parts' sum" in shown
+
+
+@pytest.mark.slow
 def test_the_loop_is_compared_with_the_bare_step(record_of):
     record, shown = record_of("loop_overhead.py", "--steps", "15", "--rounds", "1")
     (row,) = record["rounds"]
