@@ -1,5 +1,6 @@
 """Configurations: their keys checked against `configs/default.py`, and those that a trained run carries."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -104,6 +105,27 @@ def config_of_run(workdir: epath.Path, which: str, overrides: Mapping[str, Any])
         _set(config, key, value)
     let_overrides_win(config, overrides)
     return config
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON has it."""
+    values: dict[str, Any] = json.loads(config.to_json())
+    return values
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that was stored, as `plain` gives it, with the keys that were added since.
+
+    Their defaults do what was done without them.
+    """
+    return _completed(stored, plain(default.get_config()))
+
+
+def _completed(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    sections = {
+        key: _completed(stored.get(key, {}), value) for key, value in defaults.items() if isinstance(value, dict)
+    }
+    return {**defaults, **stored, **sections}
 
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:

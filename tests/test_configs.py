@@ -8,7 +8,7 @@ import pytest
 from slimjax.configs import default, published
 
 from slimjax import UserError, create_model, profile_model
-from slimjax.configuration import check_keys
+from slimjax.configuration import check_keys, completed, plain
 from slimjax.training.optimizers import parse_options
 from slimjax.training.schedules import create_schedule
 
@@ -70,6 +70,13 @@ DETECTORS = {"s_faster_rcnn": (False, 0), "s_mask_rcnn": (True, 0), "s_keypoint_
 def test_no_published_row_is_missing():
     rows = RECIPES.keys() | POD_RATES.keys() | DETECTORS.keys()
     assert rows == {path.stem for path in Path(default.__file__).parent.glob("s_*.py")}
+
+
+def test_stored_configurations_get_what_was_added_since():
+    whole = plain(default.get_config())
+    old = {key: value for key, value in whole.items() if key not in ("task", "detection")} | {"seed": 7}
+    del old["model"]["tail_bn"]
+    assert completed(old) == whole | {"seed": 7}
 
 
 @pytest.mark.parametrize("name", DETECTORS)

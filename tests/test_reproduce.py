@@ -12,7 +12,7 @@ import pytest
 from programs import lines_of, wait_for
 
 from slimjax import UserError, create_model
-from slimjax.configuration import check_keys
+from slimjax.configuration import check_keys, plain
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments" / "reproduce"
@@ -68,8 +68,8 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
         check_keys(config)
         create_model(**{key: value for key, value in config.model.items() if value is not None}, num_classes=10)
         reference = cells.config_of(cells.Cell(cell.family, "slimmable", cell.seed), dataset, scale)
-        of_reference = dict(leaves(cells.plain(reference)))
-        differing = {key: value for key, value in leaves(cells.plain(config)) if value != of_reference[key]}
+        of_reference = dict(leaves(plain(reference)))
+        differing = {key: value for key, value in leaves(plain(config)) if value != of_reference[key]}
         if cell.method.startswith("individual="):
             assert differing == {"model.widths": [float(cell.method.removeprefix("individual="))]}
         else:
@@ -129,7 +129,7 @@ def made(cells):
         curve = [point(epoch, {width: error + 2 - epoch for width, error in errors.items()}) for epoch in (1.0, 2.0)]
         return {
             "cell": cell.name, "family": cell.family, "method": method, "seed": seed, "dataset": "digits",
-            "scale": "tiny", "config": cells.plain(cells.config_of(cell, "digits", "tiny")), "commit": "0123456789ab",
+            "scale": "tiny", "config": plain(cells.config_of(cell, "digits", "tiny")), "commit": "0123456789ab",
             "machine": {"platform": "cpu", "device": "cpu", "cores": 2, "processor": "Some CPU"},
             "resumed_from_step": 0, "seconds": 100.0 * len(errors) + seed, "train_seconds": 1800.0,
             "figures": figures, "calibrated": None, "curves": {"train": curve, "eval": curve},

@@ -4,11 +4,9 @@ A cell is one run. Runs that are compared have the same recipe: `config_of` star
 and scale and changes what the method is about, through `configs/published.py`, and nothing else.
 """
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from ml_collections import ConfigDict
 from slimjax.configs import (
@@ -230,8 +228,3 @@ def recipe(dataset: str, scale: str) -> ConfigDict:
     config.checkpoint_every_steps, config.checkpoint_every_epochs = None, 1 / of_scale.evals_per_epoch
     config.keep_checkpoints = 1
     return config
-
-
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """A configuration as JSON has it."""
-    return json.loads(config.to_json())

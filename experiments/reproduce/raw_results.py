@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cells import Cell, config_of, plain
+from cells import Cell, config_of
 
+from slimjax.configuration import completed, plain
 from slimjax.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +56,7 @@ def finished(path: Path, cells: Iterable[Cell], dataset: str, scale: str) -> dic
     by_name = {result["cell"]: result for result in read_results(path)}
     found = {cell: by_name[cell.name] for cell in cells if cell.name in by_name}
     for cell, result in found.items():
-        if result["config"] != plain(config_of(cell, dataset, scale)):
+        if completed(result["config"]) != plain(config_of(cell, dataset, scale)):
             raise UserError(
                 f"{path} has {cell.name} with another configuration than it has now; move the file and the run's "
                 "workdir away to train everything anew, or give another --results and --workdir"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from cells import Cell, config_of, is_calibrated, plain
+from cells import Cell, config_of, is_calibrated
 from etils import epath
 from ml_collections import ConfigDict
 from raw_results import Result
 
 from slimjax.analysis.machine import commit_of, describe_machine
+from slimjax.configuration import plain
 from slimjax.tasks.task import Figures
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.loop import Outcome, train

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from slimjax.configs import default
+from slimjax.configuration import completed, plain
 from slimjax.errors import UserError
 from slimjax.paths import folder_path
 from slimjax.tasks.task import Figures, larger_is_better
@@ -62,7 +63,7 @@ class Description:
 
 def describe(config: ConfigDict, num_classes: int, step: int) -> Description:
     """The description of a run's state after `step` updates."""
-    return Description(step, _plain(config), num_classes, step * config.batch_size, jax.device_count())
+    return Description(step, plain(config), num_classes, step * config.batch_size, jax.device_count())
 
 
 class Checkpoints:
@@ -160,7 +161,7 @@ class Checkpoints:
             stored = dict(restored["description"])
             if stored["format"] != FORMAT:
                 raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
-            stored["config"] = _completed(stored["config"], _plain(default.get_config()))
+            stored["config"] = completed(stored["config"])
             return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
 
     def restore(self, step: int, state: Any) -> TrainState:
@@ -258,7 +259,7 @@ def check_same_network(
     differences = [
         line
         for section in OF_THE_NETWORK
-        for line in _differences(stored.config[section], _plain(config)[section], section, NOT_OF_THE_NETWORK)
+        for line in _differences(stored.config[section], plain(config)[section], section, NOT_OF_THE_NETWORK)
         if section not in ignored
     ]
     if num_classes not in (None, stored.num_classes):
@@ -277,7 +278,7 @@ def check_same_network(
 
 def check_continues(stored: Description, config: ConfigDict, path: epath.Path) -> None:
     """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
-    given = _plain(config)
+    given = plain(config)
     # What a state holds and where the data goes on follow from these, and the place of incremental training's stages.
     fixed = ["optimizer", "batch_size", "switch_rule", "seed", "ema_decay", "dataset.name", "dataset.train_split"]
     if config.switch_rule == "incremental":
@@ -293,13 +294,7 @@ def check_continues(stored: Description, config: ConfigDict, path: epath.Path) -
 def changed_settings(stored: Description, config: ConfigDict) -> list[str]:
     """What differs between a checkpoint's configuration and devices and those of here, a line each."""
     devices = _differences(stored.num_devices, jax.device_count(), "devices, which see other images from here on")
-    return devices + _differences(stored.config, _plain(config), "")
-
-
-def _completed(stored: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the keys that were added since, whose defaults do what was done without them."""
-    sections = {key: _completed(stored[key], value) for key, value in defaults.items() if isinstance(value, dict)}
-    return defaults | stored | sections
+    return devices + _differences(stored.config, plain(config), "")
 
 
 def _differences(stored: Any, given: Any, prefix: str, ignored: Collection[str] = ()) -> list[str]:
@@ -318,11 +313,6 @@ def _differences(stored: Any, given: Any, prefix: str, ignored: Collection[str] 
 
 def _at(config: dict[str, Any], key: str) -> Any:
     return reduce(getitem, key.split("."), config)
-
-
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    """A configuration as JSON has it."""
-    return json.loads(config.to_json())
 
 
 def _text(value: Any) -> str:
