@@ -167,6 +167,9 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "python -m slimjax.main --config=shapes_keypoint_rcnn --workdir=runs/shapes_keypoints": Runs(
             STEPS, prints="keypoint ap50"
         ),
+        "python -m slimjax.detect --workdir=runs/shapes_boxes --images=FOLDER --output=pictures": Runs(
+            makes="pictures/000000.png"
+        ),
         "python -m slimjax.prepare --dataset=coco/instances --manual_dir=COCO --data_dir=DIR": Runs(
             prints="DIR/coco/instances/1.0.0 holds coco/instances/1.0.0"
         ),
@@ -247,10 +250,11 @@ def write_data(folder: Path) -> None:
 
 
 def write_coco(folder: Path) -> None:
-    """What docs/detection.md asks its reader to bring: COCO's files."""
+    """What docs/detection.md asks its reader to bring: COCO's files, and a folder of images."""
     from slimjax.tasks.detection.data.shapes import write_shapes
 
     write_shapes(folder / "COCO", {"train2017": 8, "val2017": 4})
+    shutil.copytree(folder / "COCO" / "val2017", folder / "FOLDER")
     annotations = folder / "COCO" / "annotations"
     for split in ("train2017", "val2017"):
         shutil.copy2(annotations / f"instances_{split}.json", annotations / f"person_keypoints_{split}.json")

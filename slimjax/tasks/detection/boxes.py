@@ -31,12 +31,12 @@ def areas(boxes: jax.Array) -> jax.Array:
 
 def intersections(boxes: jax.Array, others: jax.Array) -> jax.Array:
     """Square pixels that each of boxes [..., n, 4] has in common with each of others [..., m, 4]: [..., n, m]."""
-    first, second = boxes[..., :, None, :], others[..., None, :, :]
-    corners = [
-        jnp.maximum(first[..., :2], second[..., :2]),
-        jnp.minimum(first[..., 2:], second[..., 2:]),
-    ]
-    return areas(jnp.concatenate(corners, axis=-1))
+    # Coordinate by coordinate: an array [n, m, 4] would be four times as large as what comes of it.
+    left, top, right, bottom = (boxes[..., :, None, axis] for axis in range(4))
+    other_left, other_top, other_right, other_bottom = (others[..., None, :, axis] for axis in range(4))
+    widths = jnp.minimum(right, other_right) - jnp.maximum(left, other_left)
+    heights = jnp.minimum(bottom, other_bottom) - jnp.maximum(top, other_top)
+    return jnp.maximum(widths, 0.0) * jnp.maximum(heights, 0.0)
 
 
 def intersections_over_unions(boxes: jax.Array, others: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.examples import ExampleSettings, example_of
@@ -75,7 +75,7 @@ def _example(file: Path, settings: ExampleSettings) -> dict[str, Any]:
         with Image.open(file) as picture:
             wide = picture.width >= picture.height
         return example_of(record, settings, wide, mirrored=False)
-    except (UnidentifiedImageError, OSError):
+    except (OSError, UserError):
         raise UserError(f"{file} is no image that can be read; remove it, or give another") from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, read_annotations
@@ -120,6 +121,7 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         ordered = sorted(annotations.images, key=lambda image: GROUPS.index(group_of(image)))
         for index, image in enumerate(ordered):
+            _check_picture(open_image(image.file_name), image)
             yield (
                 index,
                 {
@@ -155,6 +157,20 @@ class Shapes(Coco, skip_registration=True):  # type: ignore[call-arg]
         found = {split: read_annotations(folder / "annotations" / f"instances_{split}.json") for split in SHAPES_SPLITS}
         self._keep_metadata(found)
         return {split: self._generate_examples(found[split], _images_of(folder, split)) for split in found}
+
+
+def _check_picture(file: io.BytesIO, image: AnnotatedImage) -> None:
+    """UserError unless the image can be opened and is as large as its annotations say."""
+    try:
+        with Image.open(file) as picture:
+            size = picture.height, picture.width
+    except OSError:
+        raise UserError(f"{image.file_name} is no image that can be read; replace it") from None
+    if size != (image.height, image.width):
+        raise UserError(
+            f"{image.file_name} has {size[0]} x {size[1]} pixels, its annotations say {image.height} x {image.width}; "
+            "they are of another file"
+        )
 
 
 def _annotation_files(folder: Path, kind: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from slimjax.errors import UserError
 from slimjax.tasks import colours
 from slimjax.tasks.detection.data.annotations import decoded_mask
 
@@ -61,9 +62,17 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
       `image` [height, width, 3] float32, normalised, zero where padded; `size` [2] float32, its height and width
       without padding; `scale` float32, its pixels over those of the stored one; `id` int64; `boxes`, `labels`, `there`,
       `crowds` and, where wanted, `masks` and `keypoints` as in `slimjax.tasks.detection.matching.Objects`.
+
+    Raises:
+      UserError: if the image cannot be decoded.
     """
-    with Image.open(io.BytesIO(record["image"])) as stored:
-        picture = stored.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(record["image"])) as stored:
+            picture = stored.convert("RGB")
+    except OSError:
+        raise UserError(
+            f"image {record['image/id']} of the data set cannot be decoded; mend it and prepare anew"
+        ) from None
     scale = settings.scale(picture.height, picture.width)
     height, width = (max(round(side * scale), 1) for side in (picture.height, picture.width))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -156,6 +156,12 @@ def test_what_is_missing_is_named(official, tmp_path):
     (folder / "val2017" / "000003.jpg").unlink()
     with pytest.raises(UserError, match=r"has no 000003\.jpg, which its annotations list"):
         prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
+    shutil.copy2(folder / "val2017" / "000004.jpg", folder / "val2017" / "000003.jpg")
+    with pytest.raises(UserError, match=r"000003\.jpg has .* pixels, its annotations say"):
+        prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
+    (folder / "val2017" / "000003.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"000003\.jpg is no image that can be read"):
+        prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
     path = folder / "annotations" / "instances_val2017.json"
     content = json.loads(path.read_text())
     content["categories"][0]["name"] = "ball"

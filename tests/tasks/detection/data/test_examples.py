@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from slimjax.errors import UserError
 from slimjax.tasks import colours
 from slimjax.tasks.detection.data.examples import ExampleSettings, example_of
 from slimjax.tasks.detection.data.order import TrainOrder, eval_order
@@ -80,6 +81,11 @@ def test_an_image_without_objects(record):
     example = example_of({**record, "objects": none}, SETTINGS, wide=True, mirrored=True)
     assert not example["there"].any()
     assert example["masks"].shape == (4, 20, 20)
+
+
+def test_a_damaged_image_is_named(record):
+    with pytest.raises(UserError, match="image 5 of the data set cannot be decoded"):
+        example_of({**record, "image": record["image"][:60]}, SETTINGS, wide=True, mirrored=False)
 
 
 def test_scales_keep_both_limits():
