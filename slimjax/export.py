@@ -27,13 +27,17 @@ from slimjax.paths import check_writable, folder_path, local_folder
 
 # What needs JAX is imported once the flags are known to be good.
 if TYPE_CHECKING:
-    from slimjax.deploy.bundle import Manifest
+    import numpy as np
+
+    from slimjax.deploy.bundle import InputEntry, Manifest
     from slimjax.deploy.source import Trained
+    from slimjax.tasks.task import Task
     from slimjax.training.progress import Progress
 
 INPUTS = ("float32", "uint8")
 
-_CHECK_IMAGES = 64
+_CHECK_IMAGES = {"classification": 64, "detection": 8}
+"""By task: a detector finds many objects in an image, and takes long."""
 
 config_flags.DEFINE_config_file("config", None, "--config.KEY=VALUE Sets a key of the trained configuration otherwise.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
@@ -63,12 +67,11 @@ def main() -> int:
     config = cli.given_config(workdir, _CHECKPOINT.value)
     if odd := [width for width in asked_for if width not in tuple(config.model.widths)]:
         raise UserError(f"--widths={odd[0]:g} is not one of this network's widths {tuple(config.model.widths)}")
+    check_formats(_FORMATS.value, config.task)
     cli.use_compilation_cache()
     from slimjax.deploy.exporting import export_bundle
-    from slimjax.tasks.creation import check_classifies
     from slimjax.training.progress import Progress
 
-    check_classifies(config, "bundles")
     # What is half written goes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Progress(enabled=not _QUIET.value) as progress:
@@ -90,30 +93,51 @@ def _trained(config: ConfigDict, workdir: epath.Path, progress: "Progress") -> "
     """The checkpoint that the flags name, evaluated, with images to check programs on."""
     import numpy as np
 
-    from slimjax.deploy.bundle import InputEntry
     from slimjax.deploy.source import Trained
-    from slimjax.tasks import colours
-    from slimjax.tasks.classification.task import ClassificationTask
     from slimjax.training.evaluation import Evaluator
     from slimjax.training.run import create_run, trained_weights
 
     run = create_run(config, workdir)
-    assert isinstance(run.task, ClassificationTask)
     step, weights = trained_weights(run, _CHECKPOINT.value)
     with progress.announced(f"evaluating step {step} of {workdir}"):
         figures = Evaluator(run.task, run.mesh, progress)(weights.params, weights.batch_stats)
-    batch = next(iter(run.task.eval_batches()))
+    images = _check_images(run.task, _CHECK_IMAGES[config.task])
     return Trained(
         name=config.model.name,
+        task=config.task,
         model=run.task.model.clone(dtype=np.float32),
         variables={"params": weights.params, "batch_stats": weights.batch_stats},
         class_names=run.task.info.class_names,
-        input=InputEntry(
-            config.dataset.image_size, _INPUT.value, colours.MEAN, colours.STDDEV, config.dataset.eval_resize
-        ),
+        input=_input(config, images),
+        image_size=run.task.image_size,
         figures=figures,
-        images=batch["image"][batch["mask"] > 0][:_CHECK_IMAGES],
+        images=images,
     )
+
+
+def _check_images(task: "Task", count: int) -> "np.ndarray":
+    """Images of the evaluation split to compare programs on, all of one shape: detectors have wide and tall ones."""
+    import numpy as np
+
+    found: list[np.ndarray] = []
+    for batch in task.eval_batches():
+        if found and batch["image"].shape[1:] != found[0].shape[1:]:
+            break
+        found.append(batch["image"][batch["mask"] > 0])
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)[:count]
+
+
+def _input(config: ConfigDict, images: "np.ndarray") -> "InputEntry":
+    from slimjax.deploy.bundle import InputEntry
+    from slimjax.tasks import colours
+
+    _, height, width, _ = images.shape
+    normalised = (_INPUT.value, colours.MEAN, colours.STDDEV)
+    if config.task == "detection":
+        return InputEntry(height, width, *normalised, "pad", config.detection.short_side, config.detection.long_side)
+    return InputEntry.square(height, *normalised, config.dataset.eval_resize)
 
 
 def _print(manifest: "Manifest", output: Path) -> None:

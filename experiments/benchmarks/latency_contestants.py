@@ -45,10 +45,10 @@ def slimjax_runs(backend: str, name: str, image_size: int) -> Callable[[str, flo
     images = rng.standard_normal((2, image_size, image_size, 3), np.float32)
 
     @cache
-    def programs(kind: str, width: float | None) -> Callable[[float, np.ndarray], np.ndarray]:
+    def programs(kind: str, width: float | None) -> Callable[[float, np.ndarray], Any]:
         whole = (model, variables) if width is None else extract_subnet(model, variables, width)
-        entry = InputEntry(image_size, "float32", (0.5,) * 3, (0.25,) * 3, image_size)
-        trained = Trained(name, *whole, (), entry, {}, images)
+        entry = InputEntry.square(image_size, "float32", (0.5,) * 3, (0.25,) * 3, image_size)
+        trained = Trained(name, "classification", *whole, (), entry, image_size, {}, images)
         folder = Path(tempfile.mkdtemp())
         return next(write_format(FORMATS[backend], Source(trained, trained.model.widths), folder)).run
 

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from measuring import RECORDS, config_of, measured_on, write_record
@@ -101,7 +101,7 @@ def competing(count: int) -> Iterator[None]:
 def serve(runtime: "SlimmableRuntime", policy: str, workload: Workload) -> list[Request]:
     """Serves all requests by one policy, in their order, by the runtime's own thread."""
     fixed = {"widest": runtime.widths[-1], "narrowest": runtime.widths[0]}
-    answers: list[Future[np.ndarray]] = []
+    answers: list[Future[Any]] = []
     answered_at: dict[int, float] = {}
     due_at: list[float] = []
     labels: list[np.ndarray] = []

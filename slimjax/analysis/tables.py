@@ -44,8 +44,9 @@ def bundle_tables(manifest: Manifest) -> tuple[Table, Table]:
 
 def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
     """A bundle's timings as people read them: a row for every width of every program, at every batch size."""
-    manifest, size = report.manifest, report.manifest.input.image_size
-    print(f"{manifest.model}: {manifest.num_classes} classes, {size}x{size} pixels, {manifest.input.dtype}", file=file)
+    manifest, images = report.manifest, report.manifest.input
+    size = f"{images.height}x{images.width}"
+    print(f"{manifest.model}: {manifest.num_classes} classes, {size} pixels, {images.dtype}", file=file)
     names = list(manifest.widths[0].figures)
     headers = ("back end", "program", "batch", "width", "MACs", *(name.replace("_", " ") for name in names))
     table = _table(*headers, "ms", "p95 ms", "images/s", left=2)

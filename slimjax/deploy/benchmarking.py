@@ -115,8 +115,8 @@ def time_bundle(
     for backend, program in programs:
         loaded = load_programs(backend, bundle, manifest, program, None if backend == "jax" else threads)
         for batch_size in batch_sizes:
-            size, dtype = manifest.input.image_size, manifest.input.dtype
-            images = np.zeros((batch_size, size, size, 3), dtype)
+            shape, dtype = manifest.input.image_shape, manifest.input.dtype
+            images = np.zeros((batch_size, *shape), dtype)
             calls = {entry.width: partial(loaded, entry.width, images) for entry in manifest.widths}
             with progress.announced(f"{backend} {program}: {len(calls)} widths, batch {batch_size}"):
                 measured = time_in_turns(calls, repeats)

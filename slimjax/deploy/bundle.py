@@ -12,14 +12,19 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeAlias, get_args, get_origin
 
 import numpy as np
 
 from slimjax.errors import UserError
 
-FORMAT, FORMAT_VERSION = "slimjax-bundle", 1
+FORMAT, FORMAT_VERSION = "slimjax-bundle", 2
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+CLASSIFICATION, DETECTION = "classification", "detection"
+LOGITS = "logits"
+
+Outputs: TypeAlias = np.ndarray | dict[str, np.ndarray]
+"""What a program puts out: logits of a classifier, arrays by name of a detector."""
 
 _LARGEST_MANIFEST = 2**24
 _COLOURS = 3
@@ -50,18 +55,36 @@ class InputEntry:
     """What images have to be.
 
     Attributes:
-      image_size: pixels of the side.
+      height: pixels.
+      width: pixels.
       dtype: `float32`: normalised by the caller; `uint8`: colours of 0 to 255, which the programs normalise.
       mean: of each colour, of 0 to 1, that is subtracted.
       stddev: of each colour, by which is divided after that.
-      eval_resize: pixels of the shorter side, of which the centre is cropped to `image_size` in evaluation.
+      fit: how evaluation made images fit: `crop`, their centre; or `pad`, below and to the right.
+      short_side: pixels to which it had scaled the shorter side before that,
+      long_side: unless the longer one came to more than this; 0 is no such limit.
     """
 
-    image_size: int
+    height: int
+    width: int
     dtype: str
     mean: tuple[float, ...]
     stddev: tuple[float, ...]
-    eval_resize: int
+    fit: str
+    short_side: int
+    long_side: int
+
+    @classmethod
+    def square(
+        cls, size: int, dtype: str, mean: tuple[float, ...], stddev: tuple[float, ...], eval_resize: int
+    ) -> "InputEntry":
+        """Of a classifier: the centre of so many pixels a side, of images of `eval_resize` in their shorter one."""
+        return cls(size, size, dtype, mean, stddev, "crop", eval_resize, 0)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[height, width, 3]."""
+        return (self.height, self.width, _COLOURS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +102,7 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class TensorEntry:
-    """A tensor of the weights.
+    """A tensor of the weights, or one that programs put out.
 
     Attributes:
       shape: of it.
@@ -96,8 +119,10 @@ class Check:
 
     Attributes:
       images: compared.
-      largest_difference: of a logit, over the largest logit.
-      agreement: share of images with the same prediction.
+      largest_difference: of a classifier: of a logit, over the largest logit; of a detector: of the score of an object
+        that both found.
+      agreement: of a classifier: share of images with the same prediction; of a detector: share of what either found
+        that both did.
     """
 
     images: int
@@ -127,9 +152,11 @@ class Manifest:
 
     Attributes:
       model: name of the network.
-      num_classes: logits.
-      class_names: in the order of the logits.
+      task: `classification` or `detection`.
+      num_classes: logits, or categories of objects.
+      class_names: in the order of the logits, or by label.
       input: see InputEntry.
+      outputs: of every program, by name; their shapes are those of one image.
       widths: ascending.
       tensors: of the weights' file, by name.
       programs: by format and width, as text such as `0.25`.
@@ -140,9 +167,11 @@ class Manifest:
     """
 
     model: str
+    task: str
     num_classes: int
     class_names: tuple[str, ...]
     input: InputEntry
+    outputs: dict[str, TensorEntry]
     widths: tuple[WidthEntry, ...]
     tensors: dict[str, TensorEntry]
     programs: dict[str, dict[str, ProgramEntry]]
@@ -221,7 +250,7 @@ def _manifest_in(path: Path, sha256: str | None) -> Manifest:
             raise UserError(
                 f"{path} is of another bundle than the one asked for: its sha256 is {stated}, not {sha256[:64]}"
             )
-        manifest = _parsed(Manifest, content)
+        manifest = _parsed(Manifest, _upgraded(content) if version == 1 else content)
         _check_consistent(manifest)
     except UserError:
         raise
@@ -263,6 +292,17 @@ class _UnfitError(Exception):
     """What a manifest's content is not."""
 
 
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of version 1, which knew of square images and classifiers alone, as one of version 2."""
+    image, classes = content.get("input"), content.get("num_classes")
+    if not isinstance(image, dict) or not {"image_size", "eval_resize"} <= image.keys():
+        raise _UnfitError("input has to have image_size and eval_resize")
+    size, kept = image["image_size"], {key: image[key] for key in image.keys() - {"image_size", "eval_resize"}}
+    fitting = {"fit": "crop", "short_side": image["eval_resize"], "long_side": 0}
+    added = {"task": CLASSIFICATION, "outputs": {LOGITS: {"shape": [classes], "dtype": "float32"}}}
+    return {**content, **added, "input": {**kept, "height": size, "width": size, **fitting}, "format_version": 2}
+
+
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -278,8 +318,9 @@ def _check_consistent(manifest: Manifest) -> None:
         raise _UnfitError("its widths have different figures")
     if odd := [name for name in (manifest.model, *figures) if not _NAME.fullmatch(name)]:
         raise _UnfitError(f"{odd[0]!r} is no name of a model or a figure")
-    if manifest.num_classes < 1 or manifest.input.image_size < 1:
-        raise _UnfitError("num_classes and image_size have to be positive")
+    if min(manifest.num_classes, manifest.input.height, manifest.input.width) < 1:
+        raise _UnfitError("num_classes, height and width have to be positive")
+    _check_outputs(manifest)
     colours = (len(manifest.input.mean), len(manifest.input.stddev))
     if colours != (_COLOURS, _COLOURS) or min(manifest.input.stddev) <= 0:
         raise _UnfitError("mean and stddev have to be of three colours, stddev positive")
@@ -287,6 +328,8 @@ def _check_consistent(manifest: Manifest) -> None:
         raise _UnfitError(f"{len(manifest.class_names)} class names for {manifest.num_classes} classes")
     if manifest.input.dtype not in ("float32", "uint8"):
         raise _UnfitError(f"the input's dtype is {manifest.input.dtype!r}")
+    if manifest.input.fit not in ("crop", "pad"):
+        raise _UnfitError(f"the input's fit is {manifest.input.fit!r}")
     if WEIGHTS not in manifest.files:
         raise _UnfitError(f"it does not list {WEIGHTS}")
     if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
@@ -299,6 +342,18 @@ def _check_consistent(manifest: Manifest) -> None:
                 raise _UnfitError(f"{name} has a program in {program.file!r}, which is not among the files")
             if unknown := [tensor for tensor in program.tensors if tensor not in manifest.tensors]:
                 raise _UnfitError(f"{program.file} takes the tensor {unknown[0]!r}, which is not among the weights")
+
+
+def _check_outputs(manifest: Manifest) -> None:
+    """_UnfitError unless outputs are what the task puts out."""
+    outputs = manifest.outputs
+    if manifest.task == CLASSIFICATION:
+        if outputs != {LOGITS: TensorEntry((manifest.num_classes,), "float32")}:
+            raise _UnfitError(f"outputs are not {manifest.num_classes} logits")
+    elif manifest.task != DETECTION:
+        raise _UnfitError(f"the task is {manifest.task!r}")
+    elif not outputs.keys() >= {"boxes", "labels", "scores", "there"}:
+        raise _UnfitError(f"outputs are {', '.join(sorted(outputs))}, which are not a detector's")
 
 
 def _is_inside(bundle: Path, path: Path) -> bool:

@@ -22,7 +22,8 @@ from slimjax.deploy.bundle import (
     width_key,
     write_manifest,
 )
-from slimjax.deploy.formats import FORMATS, Written, write_format
+from slimjax.deploy.comparing import compare_detections, compare_logits
+from slimjax.deploy.formats import DETECTIONS, FORMATS, Written, write_format
 from slimjax.deploy.source import Source, Trained
 from slimjax.errors import UserError
 from slimjax.training.progress import Progress
@@ -88,7 +89,7 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
         with progress.announced(f"writing and comparing {name}"):
             for written in write_format(name, source, folder):
                 programs[written.name] = _entries(source, written)
-    rows = {row.width: row for row in profile_model(trained.model, trained.input.image_size)}
+    rows = {row.width: row for row in profile_model(trained.model, trained.image_size)}
     written_with = [package for name in formats for package in FORMATS[name].packages + FORMATS[name].converters]
     plans = {plan.width: dict(plan.features) for plan in trained.model.resolved_plans()}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -97,9 +98,11 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
         path.chmod(0o644)
     manifest = Manifest(
         model=trained.name,
+        task=trained.task,
         num_classes=trained.model.num_classes,
         class_names=trained.class_names,
         input=trained.input,
+        outputs=source.outputs,
         widths=tuple(
             WidthEntry(width, plans[width], rows[width].params, rows[width].macs, trained.figures.get(width, {}))
             for width in source.widths
@@ -125,14 +128,18 @@ def _entries(source: Source, written: Written) -> dict[str, ProgramEntry]:
 
 def _checked(source: Source, written: Written, width: float) -> Check:
     """Runs a program as it was written, on real images, against the network as it was trained."""
-    logits, expected = written.run(width, source.images), source.logits(width)
-    difference = float(np.abs(logits - expected).max() / np.abs(expected).max())
-    agreement = float(np.mean(logits.argmax(-1) == expected.argmax(-1)))
-    allowed = written.tolerance
+    outputs, expected = written.run(width, source.images), source.expected(width)
+    if isinstance(outputs, np.ndarray) and isinstance(expected, np.ndarray):
+        (difference, agreement), allowed = compare_logits(outputs, expected), written.tolerance
+        unit = "the largest logit"
+    else:
+        assert isinstance(outputs, dict)
+        assert isinstance(expected, dict)
+        (difference, agreement), allowed, unit = compare_detections(outputs, expected), DETECTIONS, "a score"
     if not (difference <= allowed.difference and agreement >= allowed.agreement):
         raise UserError(
-            f"the {written.name} program of width {width:g} differs from the network by {difference:.1e} of the "
-            f"largest logit and agrees on {agreement:.1%} of {len(expected)} images; {allowed.difference:.0e} and "
+            f"the {written.name} program of width {width:g} differs from the network by {difference:.1e} of {unit} and "
+            f"agrees on {agreement:.1%} of {len(source.images)} images; {allowed.difference:.0e} and "
             f"{allowed.agreement:.0%} are allowed; nothing was exported"
         )
-    return Check(len(expected), difference, agreement)
+    return Check(len(source.images), difference, agreement)

@@ -23,7 +23,7 @@ import numpy as np
 
 from slimjax.analysis.timing import Latency, time_in_turns
 from slimjax.deploy.backends import Programs, load_programs
-from slimjax.deploy.bundle import Manifest, read_manifest, width_key
+from slimjax.deploy.bundle import Manifest, Outputs, read_manifest, width_key
 from slimjax.deploy.controller import ControllerReport, WidthController
 from slimjax.deploy.criteria import Criteria
 from slimjax.errors import UserError
@@ -80,8 +80,7 @@ class SlimmableRuntime:
     @property
     def input_shape(self) -> tuple[int | None, int, int, int]:
         """Of images, batch first, which can be any."""
-        size = self.manifest.input.image_size
-        return (None, size, size, 3)
+        return (None, *self.manifest.input.image_shape)
 
     def predict(
         self,
@@ -93,11 +92,11 @@ class SlimmableRuntime:
         max_top1_error: float | None = None,
         costs: Mapping[float, float] | None = None,
         max_cost: float | None = None,
-    ) -> np.ndarray:
-        """Classifies images; at the widest, unless one of the criteria says otherwise.
+    ) -> Outputs:
+        """Classifies images, or finds objects in them; at the widest, unless one of the criteria says otherwise.
 
         Args:
-          images: [batch, image_size, image_size, 3], of the bundle's dtype: normalised float32, or uint8.
+          images: [batch, height, width, 3], of the bundle's dtype: normalised float32, or uint8.
           width: to run at.
           budget_ms: within which the call is to return; the controller chooses, see `calibrate`. Compiling for the
             first one is not in it.
@@ -107,7 +106,10 @@ class SlimmableRuntime:
           max_cost: goes with `costs`.
 
         Returns:
-          Logits [batch, classes], float32.
+          Of a classifier logits [batch, classes], float32. Of a detector arrays by name: `boxes` [batch, detections,
+          4], x1, y1, x2, y2 in pixels, the best first; their `labels`, `scores` 0 to 1, and `there`, which is False
+          where fewer were found; of some `masks` [batch, detections, size, size], probabilities within each box, and
+          `keypoints` [batch, detections, keypoints, 3], x, y and score.
 
         Raises:
           UserError: if images or a width are not the bundle's, several criteria are given, or none of the widths meets
@@ -116,7 +118,7 @@ class SlimmableRuntime:
         criteria = Criteria(width, budget_ms, max_macs, max_top1_error, costs, max_cost)
         return self._predict(images, criteria, time.perf_counter())
 
-    def predict_async(self, images: np.ndarray, **criteria: Any) -> "Future[np.ndarray]":
+    def predict_async(self, images: np.ndarray, **criteria: Any) -> "Future[Outputs]":
         """As `predict`, on a thread of the runtime's own, one call after the other; returns at once.
 
         A budget begins now: what the call waits for others is in it, and the width is chosen for what is left. The
@@ -166,7 +168,7 @@ class SlimmableRuntime:
         with self._lock:
             return {batch_size: controller.report() for batch_size, controller in self._controllers.items()}
 
-    def _predict(self, images: np.ndarray, criteria: Criteria, asked_at: float) -> np.ndarray:
+    def _predict(self, images: np.ndarray, criteria: Criteria, asked_at: float) -> Outputs:
         self._check_images(images)
         criteria.check()
         if criteria.budget_ms is None:
@@ -175,9 +177,9 @@ class SlimmableRuntime:
         controller = self._controller(len(images))
         began = time.perf_counter()
         width = controller.choose(left_ms)
-        logits = self._programs(width, images)
+        outputs = self._programs(width, images)
         controller.observe(width, left_ms, (time.perf_counter() - began) * 1e3)
-        return logits
+        return outputs
 
     def _controller(self, batch_size: int) -> WidthController:
         with self._lock:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from slimjax.deploy.bundle import InputEntry
+from slimjax.deploy.bundle import LOGITS, InputEntry, Outputs, TensorEntry
 from slimjax.deploy.folding import fold_batch_norm
 from slimjax.deploy.subnets import Network
 from slimjax.models.network import SlimmableNetwork
@@ -19,7 +19,8 @@ from slimjax.nn.tracing import variables_at
 _WHITE = 255.0
 
 Forward: TypeAlias = Callable[[Any, jax.Array], Any]
-"""From parameters, nested as the model has them, and images as programs take them, to logits [batch, classes]."""
+"""From parameters, nested as the model has them, and images as programs take them, to logits [batch, classes]; or, of a
+detector, to arrays by name."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,23 @@ class Trained:
 
     Attributes:
       name: of the model.
+      task: of a configuration: `classification` or `detection`.
       model: the network, all of its widths.
       variables: as it was trained.
-      class_names: in the order of the logits; empty if unknown.
+      class_names: in the order of the logits, or by label; empty if unknown.
       input: of the programs.
+      image_size: by which multiply-adds are counted, pixels, see `slimjax.tasks.task.Task`.
       figures: measured, of every width; empty if unknown.
       images: of the evaluation split, normalised, [count, height, width, 3] float32, on which programs are checked.
     """
 
     name: str
+    task: str
     model: SlimmableNetwork
     variables: Any
     class_names: tuple[str, ...]
     input: InputEntry
+    image_size: int
     figures: Mapping[float, dict[str, float]]
     images: np.ndarray
 
@@ -51,7 +56,7 @@ class Source:
     def __init__(self, trained: Trained, widths: Sequence[float]) -> None:
         """Folds the batch norms; `widths` are ascending."""
         self.trained, self.widths = trained, tuple(widths)
-        self._logits: dict[float, np.ndarray] = {}
+        self._outputs: dict[float, Outputs] = {}
 
     @cached_property
     def folded(self) -> Network:
@@ -70,18 +75,21 @@ class Source:
     def forward(self, width: float) -> Forward:
         """The folded network at a width, with what it does to images first."""
         model = self.folded.model
-        return lambda params, images: model.apply({"params": params}, self.normalised(images), width=width)
+        return lambda params, images: put_out(model.apply({"params": params}, self.normalised(images), width=width))
 
     def alone(self, width: float) -> tuple[Forward, Any]:
         """A width as a network of its own, its scales in its kernels, and its parameters."""
         model, variables = fold_batch_norm(self.trained.model, self.trained.variables, width)
-        return lambda params, images: model.apply({"params": params}, self.normalised(images)), variables["params"]
+
+        def forward(params: Any, images: jax.Array) -> Any:
+            return put_out(model.apply({"params": params}, self.normalised(images)))
+
+        return forward, variables["params"]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """[height, width, 3]."""
-        size = self.trained.input.image_size
-        return (size, size, 3)
+        return self.trained.input.image_shape
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -100,10 +108,24 @@ class Source:
         mean, stddev = np.asarray(entry.mean, np.float32), np.asarray(entry.stddev, np.float32)
         return (images.astype(jnp.float32) / _WHITE - mean) / stddev
 
-    def logits(self, width: float) -> np.ndarray:
+    def expected(self, width: float) -> Outputs:
         """What the network as it was trained computes for the images."""
-        if width not in self._logits:
+        if width not in self._outputs:
             model, images = self.trained.model, self.normalised(jnp.asarray(self.images))
-            network = jax.jit(lambda variables, images: model.apply(variables, images, width=width))
-            self._logits[width] = np.asarray(network(self.trained.variables, images))
-        return self._logits[width]
+            network = jax.jit(lambda variables, images: put_out(model.apply(variables, images, width=width)))
+            self._outputs[width] = jax.tree.map(np.asarray, network(self.trained.variables, images))
+        return self._outputs[width]
+
+    @cached_property
+    def outputs(self) -> dict[str, TensorEntry]:
+        """What every program puts out for an image."""
+        expected = self.expected(self.widths[0])
+        named = expected if isinstance(expected, dict) else {LOGITS: expected}
+        return {name: TensorEntry(array.shape[1:], array.dtype.name) for name, array in sorted(named.items())}
+
+
+def put_out(computed: Any) -> Any:
+    """What a network computes, as programs put it out; traced."""
+    if hasattr(computed, "_asdict"):
+        return {name: array for name, array in computed._asdict().items() if array is not None}
+    return computed

@@ -1,4 +1,4 @@
-"""Measures runs: one pass over the evaluation split for every width's answers and a layer's strongest images."""
+"""Measures classifiers, by one pass over their evaluation split, and the latency of whatever is reported on."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import Path, variables_at
 from slimjax.reporting.layers import NormLayer
-from slimjax.reporting.runs import Measured, Outcome, ReportedRun, TopImages
+from slimjax.reporting.runs import MeasuredClassifier, Outcome, ReportedRun, TopImages
 from slimjax.tasks import colours
 from slimjax.tasks.classification.metrics import top_k_error
 from slimjax.training.progress import Progress
@@ -60,11 +60,14 @@ class _Strongest:
         return between / variance
 
 
-def measure_run(run: ReportedRun, channel: int | None, progress: Progress) -> Measured:
-    """What every width of a run answers, and the images that one channel of `run.layer` answers to.
+def measure_classifier(
+    run: ReportedRun, layer: NormLayer, channel: int | None, progress: Progress
+) -> MeasuredClassifier:
+    """What every width of a run answers, and the images that one channel of a layer answers to.
 
     Args:
       run: the run.
+      layer: of its network.
       channel: which of the widest's; None takes the one that every width has and whose answers, at the widest, tell
         classes apart best.
       progress: shows how far it is.
@@ -74,13 +77,13 @@ def measure_run(run: ReportedRun, channel: int | None, progress: Progress) -> Me
     """
     widths, seen = run.model.widths, 0
     answers: dict[float, list[tuple[np.ndarray, ...]]] = {width: [] for width in widths}
-    strongest = {width: _Strongest(run.model.num_classes, len(run.layer.channels[width])) for width in widths}
+    strongest = {width: _Strongest(run.model.num_classes, len(layer.channels[width])) for width in widths}
     labels: list[np.ndarray] = []
     programs: Mapping[float, Any] = {}
     for batch in progress.track(run.eval_batches(), "evaluating", run.num_eval_batches):
         if not programs:
             with progress.announced(f"compiling the evaluation of {run.name}"):
-                programs = _programs(run, batch["image"], batch["label"])
+                programs = _programs(run, layer, batch["image"], batch["label"])
         is_real = batch["mask"] > 0
         labels.append(batch["label"][is_real])
         for width, (program, variables) in programs.items():
@@ -94,7 +97,8 @@ def measure_run(run: ReportedRun, channel: int | None, progress: Progress) -> Me
     outcomes = {
         width: Outcome(*map(np.concatenate, zip(*of_width, strict=True))) for width, of_width in answers.items()
     }
-    return Measured(run, np.concatenate(labels), outcomes, _top_images(run.layer, channel, strongest), latencies={})
+    top = _top_images(layer, channel, strongest)
+    return MeasuredClassifier(run, {}, labels=np.concatenate(labels), outcomes=outcomes, top=top)
 
 
 def measure_latencies(runs: Sequence[ReportedRun]) -> list[dict[float, Latency]]:
@@ -120,21 +124,28 @@ def collect_images(run: ReportedRun, numbers: Collection[int]) -> dict[int, np.n
             break
         real = batch["image"][batch["mask"] > 0]
         for number in sorted(number for number in missing if number < first + len(real)):
-            colour = (real[number - first] * np.array(colours.STDDEV) + np.array(colours.MEAN)) * _WHITE
-            images[number] = np.clip(np.rint(colour), 0, _WHITE).astype(np.uint8)
+            images[number] = shown(real[number - first])
             missing.remove(number)
         first += len(real)
     return images
 
 
-def _programs(run: ReportedRun, images: np.ndarray, labels: np.ndarray) -> dict[float, tuple[Any, Any]]:
+def shown(image: np.ndarray) -> np.ndarray:
+    """The colours [height, width, 3] uint8 of a normalised image."""
+    colour = (image * np.array(colours.STDDEV) + np.array(colours.MEAN)) * _WHITE
+    return np.clip(np.rint(colour), 0, _WHITE).astype(np.uint8)
+
+
+def _programs(
+    run: ReportedRun, layer: NormLayer, images: np.ndarray, labels: np.ndarray
+) -> dict[float, tuple[Any, Any]]:
     """For every width a compiled program and its variables: to predictions, confidences, whether right, and scores."""
     options = compiler_options(jax.default_backend())
     on_device = jax.device_put(run.variables)
 
     def compiled(width: float) -> tuple[Any, Any]:
         read = variables_at(run.model, on_device, width)
-        answer = _answering(run.model, run.layer.path, width)
+        answer = _answering(run.model, layer.path, width)
         return jax.jit(answer, compiler_options=options).lower(read, images, labels).compile(), read
 
     return compile_all(jax.default_backend(), compiled, run.model.widths)
@@ -173,4 +184,4 @@ def _top_images(layer: NormLayer, channel: int | None, strongest: Mapping[float,
         index = layer.index_of(channel, width)
         if index is not None:
             images[width] = of_width.images[:, index]
-    return TopImages(channel, images)
+    return TopImages(layer, channel, images)

@@ -131,7 +131,34 @@ class Cards:
     kind: str = field(default="cards", init=False)
 
 
-Part: TypeAlias = Pictures | Text | Heading | DataTable | ImageRows | Cards
+@dataclass(frozen=True)
+class Panel:
+    """A picture that something is drawn on; see Thumbnail for its parts."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """What is to be compared, side by side."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Rows of panels, and the same as one file."""
+
+    rows: Sequence[PanelRow]
+    file_name: str
+    png: bytes
+    kind: str = field(default="panels", init=False)
+
+
+Part: TypeAlias = Pictures | Text | Heading | DataTable | ImageRows | Cards | Panels
 
 
 @dataclass(frozen=True)
@@ -155,6 +182,6 @@ def files_of(sections: Sequence[Section]) -> dict[str, bytes]:
     for part in (part for section in sections for part in section.parts):
         if isinstance(part, Pictures):
             files |= {f"{picture.name}.png": picture.png for picture in part.items}
-        elif isinstance(part, ImageRows | Cards):
+        elif isinstance(part, ImageRows | Cards | Panels):
             files[f"{part.file_name}.png"] = part.png
     return files

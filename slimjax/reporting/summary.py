@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from slimjax.reporting.runs import Measured
+from slimjax.reporting.runs import Measured, MeasuredClassifier
 from slimjax.reporting.sections.agreement import agreement
 from slimjax.reporting.sections.confusion import confusion
 
@@ -14,39 +14,42 @@ from slimjax.reporting.sections.confusion import confusion
 def as_json(measured: Sequence[Measured], machine: Mapping[str, Any]) -> str:
     """The machine and a list `runs`, each with its `widths`.
 
-    A width's `confusion` is a list of class, prediction and number of images, without those of none. `top_images` are
-    numbers of images in the evaluation split, from 0.
+    A classifier's width has `confusion`, a list of class, prediction and number of images, without those of none, and
+    `top_images`, numbers of images in the evaluation split, from 0.
     """
     return json.dumps({"machine": machine, "runs": [_run(of_run) for of_run in measured]}, indent=1) + "\n"
 
 
 def _run(measured: Measured) -> dict[str, Any]:
     run = measured.run
-    return {
+    row = {
         "name": run.name,
         "workdir": run.workdir,
         "step": run.step,
         "model": run.config.model.name,
         "dataset": run.config.dataset.name,
-        "images": len(measured.labels),
+        "images": measured.num_images,
         "class_names": [measured.class_name(label) for label in range(run.model.num_classes)],
         "total_params": run.total_params,
-        "layer": run.layer.name,
-        "channel": measured.top.channel,
         "widths": [_width(measured, width) for width in measured.widths],
-        "agreement": agreement(measured).round(4).tolist(),
     }
+    if isinstance(measured, MeasuredClassifier):
+        top = measured.top
+        row |= {"layer": top.layer.name, "channel": top.channel, "agreement": agreement(measured).round(4).tolist()}
+    return row
 
 
 def _width(measured: Measured, width: float) -> dict[str, Any]:
-    profile, top = measured.run.profiles[width], measured.top.images.get(width)
-    matrix = confusion(measured, width)
-    return {
+    profile = measured.run.profiles[width]
+    row: dict[str, Any] = {
         "width": width,
-        "top1_error": measured.outcomes[width].top1_error,
+        **measured.figures[width],
         "macs": profile.macs,
         "params": profile.params,
         "median_ms": measured.latencies[width].median_ms if measured.latencies else None,
-        "confusion": [[*pair, matrix[tuple(pair)].item()] for pair in np.argwhere(matrix).tolist()],
-        "top_images": None if top is None else top.tolist(),
     }
+    if isinstance(measured, MeasuredClassifier):
+        matrix, top = confusion(measured, width), measured.top.images.get(width)
+        row["confusion"] = [[*pair, matrix[tuple(pair)].item()] for pair in np.argwhere(matrix).tolist()]
+        row["top_images"] = None if top is None else top.tolist()
+    return row

@@ -19,12 +19,6 @@ def check_task(config: ConfigDict) -> None:
         raise UserError(f"task={config.task!r} is unknown{hint}; choose one of {', '.join(TASKS)}")
 
 
-def check_classifies(config: ConfigDict, what: str) -> None:
-    """UserError unless what is learned is classification, the only task that `what` is for so far."""
-    if config.task != "classification":
-        raise UserError(f"task={config.task!r}: {what} are of classifiers so far; give a classifier's workdir")
-
-
 def count_classes(config: ConfigDict) -> int:
     """The classes of a configuration's data set, or categories of objects.
 

@@ -7,8 +7,10 @@ from typing import Any, Protocol, Self
 import jax
 import numpy as np
 from clu import metrics as clu_metrics
+from etils import epath
 
 from slimjax.models.network import SlimmableNetwork
+from slimjax.tasks.dataset_info import DatasetInfo
 
 Tree = Any
 """A pytree of arrays."""
@@ -34,6 +36,7 @@ class Task(Protocol):
     """What is trained: a model, a loss of one width, data and an evaluation.
 
     Attributes:
+      info: of the data set.
       num_train_examples: examples of one epoch.
       num_eval_batches: of one evaluation, on every host.
       image_size: pixels of the square images that the network sees, or of a square as large as they are.
@@ -41,6 +44,7 @@ class Task(Protocol):
       shares_stem: whether the widths of a step may share what the first convolution makes of the images.
     """
 
+    info: DatasetInfo
     num_train_examples: int
     num_eval_batches: int
     image_size: int
@@ -68,8 +72,12 @@ class Task(Protocol):
         """The metrics of a batch in evaluation at a width; traced. A `mask` of the batch leaves padding out."""
         ...
 
-    def figures(self, metrics: Any) -> Figures:
-        """What the merged metrics of all batches of an evaluation come to."""
+    def figures(self, metrics: Any, results: epath.Path | None = None) -> Figures:
+        """What the merged metrics of all batches of an evaluation come to.
+
+        Where `results` is given, and the data set has a format in which results are handed in, they are written to
+        files whose names begin so.
+        """
         ...
 
     def frozen_parameters(self) -> Tree | None:

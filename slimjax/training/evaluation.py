@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from slimjax.compilation import compile_all, compiler_options
@@ -25,7 +26,11 @@ class Evaluator:
         self._programs: dict[tuple[int, ...], dict[float, jax.stages.Compiled]] = {}
 
     def __call__(
-        self, params: Tree, batch_stats: Tree, is_interrupted: Callable[[], bool] = lambda: False
+        self,
+        params: Tree,
+        batch_stats: Tree,
+        is_interrupted: Callable[[], bool] = lambda: False,
+        results: epath.Path | None = None,
     ) -> dict[float, Figures]:
         """Figures of every width, each example of the split counted exactly once.
 
@@ -33,6 +38,7 @@ class Evaluator:
           params: the parameters.
           batch_stats: running statistics of every width.
           is_interrupted: asked before every batch.
+          results: folder for what every width has found, see `Task.figures`; None writes nothing.
 
         Returns:
           The figures by width; none if it was interrupted.
@@ -40,6 +46,16 @@ class Evaluator:
         Raises:
           UserError: if the split is empty.
         """
+        metrics = self.metrics(params, batch_stats, is_interrupted)
+        return {
+            width: self._task.figures(of_width, results / f"width_{width:g}" if results else None)
+            for width, of_width in metrics.items()
+        }
+
+    def metrics(
+        self, params: Tree, batch_stats: Tree, is_interrupted: Callable[[], bool] = lambda: False
+    ) -> dict[float, Any]:
+        """The merged metrics of every width, of which `Task.figures` makes figures; see `__call__`."""
         totals: dict[float, Any] = {}
         before: list[Any] = []
         batches = device_batches(self._mesh, self._task.eval_batches())
@@ -58,7 +74,7 @@ class Evaluator:
             before = list(totals.values())
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
-        return {width: self._task.figures(metrics) for width, metrics in totals.items()}
+        return totals
 
     def _compiled(self, params: Tree, batch_stats: Tree, batch: Tree) -> dict[float, jax.stages.Compiled]:
         def compiled(width: float) -> jax.stages.Compiled:

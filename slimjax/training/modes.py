@@ -22,6 +22,7 @@ from slimjax.training.step_trace import parse_steps
 from slimjax.versions import package_versions
 
 CALIBRATED = "calibrated"
+RESULTS = "results"
 
 Show: TypeAlias = Callable[[FiguresReport], None]
 """Prints a report; called in the process that writes logs alone."""
@@ -66,8 +67,10 @@ def evaluate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = 
     run = create_run(config, workdir)
     step, weights = trained_weights(run, which)
     with _progress(quiet) as progress, progress.announced(f"evaluating step {step} of {workdir}"):
-        figures = Evaluator(run.task, run.mesh, progress)(weights.params, weights.batch_stats)
-    _show_figures(show, run, step, figures, run.checkpoints.directory)
+        evaluate, results = Evaluator(run.task, run.mesh, progress), _results_folder(workdir, step)
+        figures = evaluate(weights.params, weights.batch_stats, results=results)
+    notes = (f"results, as the data set's evaluation takes them: {results}",) if results and results.exists() else ()
+    _show_figures(show, run, step, figures, run.checkpoints.directory, notes)
     return 0
 
 
@@ -100,6 +103,16 @@ def calibrate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool =
     note = f"calibrated checkpoint: {target.directory} (evaluate it: --mode=eval --workdir={workdir / CALIBRATED})"
     _show_figures(show, run, step, figures, target.directory, (note,))
     return 0
+
+
+def _results_folder(workdir: epath.Path, step: int) -> epath.Path | None:
+    """For what is found, in one process alone; None in a workdir that may be read only."""
+    folder = workdir / RESULTS / f"step_{step}"
+    try:
+        check_writable(folder, "--workdir")
+    except UserError:
+        return None
+    return folder if _leads() else None
 
 
 def _leads() -> bool:

@@ -41,10 +41,12 @@ def trained_small(create_small, random_variables, digits):
         mean, stddev = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
         return Trained(
             name=name,
+            task="classification",
             model=model,
             variables=random_variables(model),
             class_names=(),
-            input=InputEntry(16, dtype, mean, stddev, 16),
+            input=InputEntry.square(16, dtype, mean, stddev, 16),
+            image_size=16,
             figures={},
             images=((digits(count)[0] / 255 - mean) / stddev).astype(np.float32),
         )

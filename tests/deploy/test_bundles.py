@@ -45,10 +45,12 @@ def trained(create_small, random_variables):
     model = create_small("mobilenet_v2", WIDTHS)
     return Trained(
         name="mobilenet_v2",
+        task="classification",
         model=model,
         variables=random_variables(model),
         class_names=tuple("abcde"),
-        input=InputEntry(16, "float32", MEAN, STDDEV, 16),
+        input=InputEntry.square(16, "float32", MEAN, STDDEV, 16),
+        image_size=16,
         figures={width: {"top1_error": 10 / width} for width in WIDTHS},
         images=normalised(digits(16)),
     )
@@ -136,7 +138,7 @@ def test_some_widths_leave_out_the_others_batch_norms(trained, tmp_path, logits,
 
 
 def test_normalisation_can_be_baked_in(trained, tmp_path, logits, relative_error):
-    entry = InputEntry(16, "uint8", MEAN, STDDEV, 16)
+    entry = InputEntry.square(16, "uint8", MEAN, STDDEV, 16)
     export_bundle(Trained(**{**vars(trained), "input": entry}), tmp_path / "bundle", WIDTHS, QUIET)
     runtime = SlimmableRuntime.load(tmp_path / "bundle")
     assert relative_error(runtime.predict(digits(4), width=0.5), logits[0.5]) < 1e-5
@@ -323,6 +325,7 @@ def long_name(content):
 
 def fewer_classes(content):
     content["num_classes"] = 4
+    content["outputs"]["logits"]["shape"] = [4]
     content["class_names"].pop()
 
 
@@ -338,7 +341,7 @@ TAMPERED = {
     "altered program": (altered_byte, "width_0.5.bin was altered: its checksum is not the manifest's"),
     "missing program": (lambda b: (b / "stablehlo" / "width_0.5.bin").unlink(), "width_0.5.bin is missing"),
     "a link out of the bundle": (linked_out, "weights.safetensors is missing from the bundle"),
-    "newer": (lambda b: rewrite(b, lambda m: m.update(format_version=2)), "is of format version 2, this slimjax reads"),
+    "newer": (lambda b: rewrite(b, lambda m: m.update(format_version=3)), "is of format version 3, this slimjax reads"),
     "a path out of the bundle": (lambda b: rewrite(b, renamed_file), "'../outside', which is no path within"),
     "an unknown key": (lambda b: rewrite(b, lambda m: m.update(more=1)), "has to have exactly"),
     "a wrong type": (lambda b: rewrite(b, lambda m: m.update(num_classes="5")), "num_classes is '5'"),
@@ -360,7 +363,7 @@ TAMPERED = {
         lambda b: rewrite(b, lambda m: m["files"].update({"a" * 300: m["files"]["weights.safetensors"]})),
         "",
     ),
-    "too few logits": (lambda b: rewrite(b, fewer_classes), "puts out something else than 4 logits an image"),
+    "too few logits": (lambda b: rewrite(b, fewer_classes), "puts out something else than logits [4] an image"),
     "a missing width": (lambda b: rewrite(b, lambda m: m["widths"].pop()), "has programs of the widths"),
     "another width's program": (lambda b: rewrite(b, swapped_programs), "takes other arguments than the manifest says"),
     "another shape": (lambda b: rewrite(b, other_shape), "stem/conv/kernel is float32"),

@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax import SlimmableRuntime, UserError
-from slimjax.deploy.bundle import read_manifest, write_manifest
+from slimjax.deploy.bundle import TensorEntry, read_manifest, write_manifest
 from slimjax.deploy.exporting import export_bundle
 from slimjax.deploy.formats import write_format
 from slimjax.deploy.source import Source
@@ -284,10 +284,13 @@ def test_what_is_forged_is_refused_by_name(bundle, forged, capfd, name):
 def test_a_file_that_was_made_for_other_images_or_classes_is_refused(bundle, forged):
     target = forged(bundle, FILE, lambda content: content)
     manifest = read_manifest(target)
-    larger = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, image_size=32))
+    larger = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, height=32, width=32))
     for other, message in [
         (larger, r"has images \[1, 16, 16, 3\] float32 where the manifest says images \[1, 32, 32, 3\] float32"),
-        (dataclasses.replace(manifest, num_classes=4), r"has logits \[1, 5\] float32 where the manifest says logits"),
+        (
+            dataclasses.replace(manifest, num_classes=4, outputs={"logits": TensorEntry((4,), "float32")}),
+            r"has logits \[1, 5\] float32 where the manifest says logits",
+        ),
     ]:
         write_manifest(target, other)
         with pytest.raises(UserError, match=rf"float32.tflite {message}"):

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from slimjax import SlimmableRuntime, UserError
-from slimjax.deploy.bundle import read_manifest, write_manifest
+from slimjax.deploy.bundle import TensorEntry, read_manifest, write_manifest
 from slimjax.deploy.exporting import export_bundle
 from slimjax.deploy.formats.onnx import onnx_model
 from slimjax.deploy.source import Source
@@ -157,10 +157,13 @@ def test_what_does_not_fit_the_manifest_is_refused(bundle, forged, tmp_path, alt
 def test_a_file_that_was_made_for_other_images_or_classes_is_refused(bundle, forged):
     target = forged(bundle, FILE, lambda content: content)
     manifest = read_manifest(target)
-    larger = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, image_size=32))
+    larger = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, height=32, width=32))
     for other, message in [
         (larger, "takes other inputs than the manifest says"),
-        (dataclasses.replace(manifest, num_classes=4), "puts out something else than 4 logits"),
+        (
+            dataclasses.replace(manifest, num_classes=4, outputs={"logits": TensorEntry((4,), "float32")}),
+            "puts out something else than 4 logits",
+        ),
     ]:
         write_manifest(target, other)
         with pytest.raises(UserError, match=rf"model.onnx {message}"):

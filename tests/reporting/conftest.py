@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from slimjax.configs import default
 
 from slimjax.reporting.layers import find_layer
-from slimjax.reporting.measuring import measure_run
+from slimjax.reporting.measuring import measure_classifier
 from slimjax.reporting.runs import ReportedRun
 from slimjax.training.progress import Progress
 
@@ -50,7 +50,7 @@ def batches(split):
 def reported_run(create_small, random_variables, batches):
     """Makes a run of a family's smallest network."""
 
-    def make(family="mobilenet_v1", widths=(0.25, 0.5, 1.0), layer=None, name="run", **options):
+    def make(family="mobilenet_v1", widths=(0.25, 0.5, 1.0), name="run", **options):
         model = create_small(family, widths, **options)
         config = default.get_config()
         config.model.name, config.model.widths = family, widths
@@ -63,7 +63,7 @@ def reported_run(create_small, random_variables, batches):
             variables=random_variables(model),
             class_names=("zero", "one", "two", "three & more", "four"),
             curves={},
-            layer=find_layer(model, layer, name),
+            image_size=16,
             eval_batches=batches,
             num_eval_batches=3,
         )
@@ -75,9 +75,9 @@ def reported_run(create_small, random_variables, batches):
 def measure():
     """Measures a run."""
 
-    def make(run, channel=None):
+    def make(run, layer=None, channel=None):
         with Progress(enabled=False) as progress:
-            return measure_run(run, channel, progress)
+            return measure_classifier(run, find_layer(run.model, layer, run.name), channel, progress)
 
     return make
 
@@ -85,7 +85,7 @@ def measure():
 @pytest.fixture(scope="session")
 def measured(reported_run, measure):
     """A run whose stem is looked at."""
-    return measure(reported_run(layer="stem"))
+    return measure(reported_run(), layer="stem")
 
 
 @pytest.fixture

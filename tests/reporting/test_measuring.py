@@ -40,7 +40,10 @@ def test_answers_are_those_of_the_network_on_every_image_that_counts(measured, s
 
 def test_top_images_are_those_of_brute_force(measured, reported_run, measure, split):
     images, _, _ = split
-    for channel, of_channel in ((measured.top.channel, measured), (5, measure(reported_run(layer="stem"), channel=5))):
+    for channel, of_channel in (
+        (measured.top.channel, measured),
+        (5, measure(reported_run(), layer="stem", channel=5)),
+    ):
         for width in of_channel.widths:
             scores = stem_scores(of_channel.run, width, images)[:, channel]
             expected = sorted(range(len(images)), key=lambda number: -scores[number])[:TOP_IMAGES]
@@ -52,19 +55,20 @@ def test_the_default_channel_tells_classes_apart_best(measured, split):
     scores = stem_scores(measured.run, 1.0, images)
     means = np.stack([scores[labels == label].mean(0) for label in labels])
     shares = means.var(0) / scores.var(0)
-    common = len(measured.run.layer.channels[0.25])
+    common = len(measured.top.layer.channels[0.25])
     assert measured.top.channel == int(np.argmax(shares[:common]))
 
 
 def test_channels_of_grouped_convolutions_are_the_leading_ones_of_each_group(reported_run, measure):
-    run = reported_run("shufflenet", widths=(0.5, 1.0), layer="stem")
-    narrow, wide = run.layer.channels[0.5], run.layer.channels[1.0]
+    run = reported_run("shufflenet", widths=(0.5, 1.0))
+    layer = find_layer(run.model, "stem", run.name)
+    narrow, wide = layer.channels[0.5], layer.channels[1.0]
     size, share = len(wide) // 3, len(narrow) // 3
     assert wide.tolist() == list(range(len(wide)))
     assert narrow.tolist() == [group * size + place for group in range(3) for place in range(share)]
     only_wide = size - 1
-    assert set(measure(run, channel=only_wide).top.images) == {1.0}
-    assert run.layer.index_of(size, 0.5) == share
+    assert set(measure(run, layer="stem", channel=only_wide).top.images) == {1.0}
+    assert layer.index_of(size, 0.5) == share
 
 
 @pytest.mark.parametrize("family", ["mobilenet_v1", "mobilenet_v2", "resnet50", "shufflenet"])
@@ -73,7 +77,7 @@ def test_every_family_has_layers_of_one_batch_norm_each(reported_run, family):
     stored = [path for path, _ in jax.tree.leaves_with_path(run.variables["params"]) if path[-1].key == "scale"]
     layers = norm_layers(run.model)
     assert {"/".join(key.key for key in path[:-3]) for path in stored} == {layer.name for layer in layers}
-    assert run.layer.name == layers[-1].name
+    assert find_layer(run.model, None, run.name).name == layers[-1].name
 
 
 def test_images_are_collected_by_number_in_their_own_colours(measured, split):
@@ -91,5 +95,5 @@ def test_a_layer_or_channel_that_is_not_there_is_told_with_those_that_are(report
         find_layer(run.model, "steem", "it")
     message = r"--channel=64 is no channel of block_2_pointwise in it; it has 0 to 63, of which every width has 16"
     with pytest.raises(UserError, match=message):
-        check_channel(run.layer, 64, "it")
-    check_channel(run.layer, 63, "it")
+        check_channel(find_layer(run.model, None, "it"), 64, "it")
+    check_channel(find_layer(run.model, None, "it"), 63, "it")

@@ -11,14 +11,17 @@ from slimjax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from slimjax.deploy.bundle import Manifest
+    from slimjax.deploy.bundle import Manifest, Outputs
 
 
 class Programs(Protocol):
     """The programs of a bundle, loaded; threads may share them."""
 
-    def __call__(self, width: float, images: "np.ndarray") -> "np.ndarray":
-        """Logits [batch, classes] float32 of images [batch, height, width, 3], which the caller may change later."""
+    def __call__(self, width: float, images: "np.ndarray") -> "Outputs":
+        """Of images [batch, height, width, 3], which the caller may change later, what the manifest says.
+
+        Logits [batch, classes] float32 of a classifier, arrays [batch, ...] by name of a detector.
+        """
         ...
 
     def warm_up(self, width: float, batch_size: int) -> None:

@@ -38,8 +38,7 @@ def load(bundle: Path, manifest: Manifest, program: str, threads: int | None) ->
     files = sorted({manifest.programs[program][width_key(width)].file for width in widths})
     if len(files) > 1:
         raise UserError(f"{bundle}: {program} is in {' and '.join(files)}; all its widths have to be in one file")
-    size = manifest.input.image_size
-    shape, dtype = (size, size, 3), manifest.input.dtype
+    shape, dtype = manifest.input.image_shape, manifest.input.dtype
     return LiteRtPrograms(bundle / files[0], program, widths, shape, dtype, manifest.num_classes, threads)
 
 

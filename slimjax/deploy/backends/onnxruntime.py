@@ -26,9 +26,8 @@ def load(bundle: Path, manifest: Manifest, program: str, threads: int | None) ->
     files = sorted({entry.file for entry in manifest.programs[program].values()})
     if len(files) != 1:
         raise UserError(f"{bundle} has its {program} programs in {', '.join(files)}; one file has to hold all widths")
-    path, size = bundle / files[0], manifest.input.image_size
+    path, shape = bundle / files[0], manifest.input.image_shape
     widths = [entry.width for entry in manifest.widths]
-    shape = (size, size, 3)
     return OnnxRuntimePrograms(
         path, path.read_bytes(), widths, shape, manifest.input.dtype, manifest.num_classes, threads
     )

@@ -1,7 +1,7 @@
 """Runs StableHLO programs with jax."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jax.interpreters.mlir import make_ir_context
 
 from slimjax.analysis.machine import available_cores, processor_name
 from slimjax.compilation import compiler_options
-from slimjax.deploy.bundle import Manifest, read_weights, width_key
+from slimjax.deploy.bundle import LOGITS, Manifest, Outputs, TensorEntry, read_weights, width_key
 from slimjax.errors import UserError
 
 _OPERATIONS = frozenset(
@@ -63,8 +63,27 @@ _OPERATIONS = frozenset(
         "transpose",
     ]
 )
-"""StableHLO's operations that a program may have. None repeats, waits, or reaches out of the program, and networks need
-no others."""
+"""StableHLO's operations that a program may have. None repeats, waits, or reaches out of the program, and classifiers
+need no others."""
+
+_OF_DETECTORS = frozenset(
+    [
+        "composite",
+        "dynamic_gather",
+        "dynamic_update_slice",
+        "floor",
+        "gather",
+        "log",
+        "scatter",
+        "sort",
+        "while",
+    ]
+)
+"""What detectors take besides: RoIAlign, suppression, the best of many. A loop may go on for ever: whoever runs a
+detector from elsewhere has to trust its maker, or to watch the process."""
+
+_COMPOSITES = ("chlo.top_k",)
+"""What may be named as a whole; what it consists of is in the program too, and checked."""
 
 _STRUCTURE = ("builtin.module", "func.func", "func.call", "func.return")
 
@@ -80,14 +99,13 @@ def load(bundle: Path, manifest: Manifest, program: str, threads: int | None) ->
             f"with taskset on as many, or take another backend"
         )
     by_width = {entry.width: manifest.programs[program][width_key(entry.width)] for entry in manifest.widths}
-    size = manifest.input.image_size
     return StableHloPrograms(
         {width: (bundle / entry.file).read_bytes() for width, entry in by_width.items()},
         read_weights(bundle, manifest),
         {width: entry.tensors for width, entry in by_width.items()},
-        (size, size, 3),
+        manifest.input.image_shape,
         manifest.input.dtype,
-        manifest.num_classes,
+        manifest.outputs,
     )
 
 
@@ -101,7 +119,7 @@ class StableHloPrograms:
         arguments: Mapping[float, Sequence[str]],
         image_shape: Sequence[int],
         dtype: Any,
-        num_classes: int,
+        outputs: Mapping[str, TensorEntry],
     ) -> None:
         """Reads the programs and puts the weights on JAX's default device; nothing is compiled yet.
 
@@ -111,16 +129,18 @@ class StableHloPrograms:
           arguments: names of the tensors that a width's program takes, in its order.
           image_shape: [height, width, 3].
           dtype: of the images.
-          num_classes: logits of an image.
+          outputs: of an image, by name.
 
         Raises:
           UserError: if a program cannot be read, has operations that no network needs, or takes other arguments or
             another platform than this one.
         """
-        self._image_shape, self._dtype, self._classes = tuple(image_shape), np.dtype(dtype), num_classes
+        self._image_shape, self._dtype, self._outputs = tuple(image_shape), np.dtype(dtype), dict(outputs)
+        is_classifier = set(outputs) == {LOGITS}
+        allowed = _OPERATIONS if is_classifier else _OPERATIONS | _OF_DETECTORS
         self._exported = {width: _deserialised(width, data) for width, data in programs.items()}
         for width, exported in self._exported.items():
-            _check_operations(width, exported)
+            _check_operations(width, exported, allowed)
             shapes = [(tensors[name].shape, tensors[name].dtype) for name in arguments[width]]
             self._check_arguments(width, exported, shapes)
         on_device = {name: jax.device_put(tensor) for name, tensor in tensors.items()}
@@ -128,11 +148,14 @@ class StableHloPrograms:
         self._compiled: dict[tuple[float, int], jax.stages.Compiled] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, width: float, images: np.ndarray) -> np.ndarray:
-        """Logits [batch, classes] of images [batch, height, width, 3]; compiles where such a batch comes first."""
+    def __call__(self, width: float, images: np.ndarray) -> Outputs:
+        """See `slimjax.deploy.backends.Programs`; compiles where a batch of such a size comes first."""
         compiled = self._compiled.get((width, len(images))) or self._compile(width, len(images))
         try:
-            return np.array(compiled(self._weights[width], images))
+            outputs = compiled(self._weights[width], images)
+            if isinstance(outputs, dict):
+                return {name: np.array(array) for name, array in outputs.items()}
+            return np.array(outputs)
         except jax.errors.JaxRuntimeError as error:
             raise UserError(
                 f"the program of width {width:g} failed on {len(images)} images ({_told(error)}); give fewer at a time"
@@ -174,9 +197,12 @@ class StableHloPrograms:
         batch, *image_shape = images.shape
         if isinstance(batch, int) or tuple(image_shape) != self._image_shape or images.dtype != self._dtype:
             raise UserError(f"{name} takes other images than the manifest says")
-        outputs = [(aval.shape, aval.dtype) for aval in exported.out_avals]
-        if outputs != [((batch, self._classes), np.float32)]:
-            raise UserError(f"{name} puts out something else than {self._classes} logits an image")
+        # Leaves of a dictionary come by name.
+        wanted = [((batch, *entry.shape), np.dtype(entry.dtype)) for _, entry in sorted(self._outputs.items())]
+        named: Any = jax.tree.structure(dict.fromkeys(self._outputs, 0) if len(wanted) > 1 else 0)
+        if exported.out_tree != named or [(aval.shape, aval.dtype) for aval in exported.out_avals] != wanted:
+            listed = ", ".join(f"{name_} {list(entry.shape)}" for name_, entry in sorted(self._outputs.items()))
+            raise UserError(f"{name} puts out something else than {listed} an image")
         platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if platform not in exported.platforms:
             raise UserError(f"{name} is for {', '.join(exported.platforms)}, not for {platform}")
@@ -192,7 +218,7 @@ def _deserialised(width: float, data: bytes) -> jax.export.Exported:
         ) from None
 
 
-def _check_operations(width: float, exported: jax.export.Exported) -> None:
+def _check_operations(width: float, exported: jax.export.Exported, allowed: Collection[str]) -> None:
     """UserError if a program has operations or calls that no network needs: XLA compiles and runs all that it is given.
 
     MLIR's reader itself can crash or hang on bytes that were altered on purpose, before anything here is known of them.
@@ -203,7 +229,7 @@ def _check_operations(width: float, exported: jax.export.Exported) -> None:
     faults: list[str] = []
 
     def check(operation: ir.Operation) -> ir.WalkResult:
-        if fault := _fault(operation):
+        if fault := _fault(operation, allowed):
             faults.append(fault)
         if operation.name == "func.func":
             functions.append(ir.StringAttr(operation.attributes["sym_name"]).value)
@@ -224,13 +250,16 @@ def _check_operations(width: float, exported: jax.export.Exported) -> None:
         raise UserError(f"{name} has functions that call themselves; it is not a network's") from None
 
 
-def _fault(operation: ir.Operation) -> str | None:
+def _fault(operation: ir.Operation, allowed: Collection[str]) -> str | None:
     """What is wrong with an operation of a program that is to be a network's; None if nothing is."""
     dialect, _, short = operation.name.partition(".")
     if operation.name == "stablehlo.custom_call":
         target = ir.StringAttr(operation.attributes["call_target_name"]).value
         return None if target in _CUSTOM_CALLS else f"calls {target[:40]!r} outside of itself"
-    if operation.name in _STRUCTURE or (dialect == "stablehlo" and short in _OPERATIONS):
+    if operation.name == "stablehlo.composite" and short in allowed:
+        composite = ir.StringAttr(operation.attributes["name"]).value
+        return None if composite in _COMPOSITES else f"has the operation {composite[:40]!r}"
+    if operation.name in _STRUCTURE or (dialect == "stablehlo" and short in allowed):
         return None
     return f"has the operation {operation.name[:40]!r}"
 

@@ -16,6 +16,7 @@ from slimjax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from slimjax.deploy.bundle import Outputs
     from slimjax.deploy.source import Source
 
 
@@ -27,22 +28,25 @@ class Format(NamedTuple):
       extra: of slimjax that brings what it needs; empty if slimjax's own packages do.
       packages: that it imports, of that extra.
       converters: further packages that shape what is written, by the names under which they may be installed.
+      has_detectors: whether it can hold a detector: ONNX and LiteRT are given no loops here, and TensorFlow 2.21 does
+        not read the operation by which JAX takes the best of many.
     """
 
     module: str
     extra: str = ""
     packages: tuple[str, ...] = ()
     converters: tuple[str, ...] = ()
+    has_detectors: bool = False
 
 
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 FORMATS = {
-    "stablehlo": Format("stablehlo"),
+    "stablehlo": Format("stablehlo", has_detectors=True),
     "onnx": Format("onnx", "onnx", ("onnx", "onnxruntime")),
     "litert": Format("litert", "litert", ("ai_edge_litert", "ai_edge_quantizer"), _TENSORFLOW),
     "savedmodel": Format("savedmodel", "savedmodel", ("orbax.export",), _TENSORFLOW),
-    "orbax": Format("orbax"),
+    "orbax": Format("orbax", has_detectors=True),
 }
 
 
@@ -61,6 +65,10 @@ class Tolerance(NamedTuple):
 FLOAT32 = Tolerance(1e-4, 0.98)
 """Of programs that compute in float32. (Where two logits are the same but for rounding, predictions may differ.)"""
 
+DETECTIONS = Tolerance(1e-3, 0.98)
+"""Of detectors: of a score, and the share of what either finds that both do. Of two boxes as good, another may be left
+out."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -69,7 +77,7 @@ class Written:
     Attributes:
       name: as the manifest files them.
       files: that hold the program of each width, below the bundle.
-      run: runs the program of a width as it was written, on images as it takes them; returns logits.
+      run: runs the program of a width as it was written, on images as it takes them; returns what it puts out.
       tensors: names of the tensors of the bundle's weights that a width's program takes, in order; none where its file
         has its own weights.
       tolerance: see Tolerance.
@@ -77,17 +85,20 @@ class Written:
 
     name: str
     files: Mapping[float, str]
-    run: "Callable[[float, np.ndarray], np.ndarray]"
+    run: "Callable[[float, np.ndarray], Outputs]"
     tensors: Mapping[float, tuple[str, ...]] = field(default_factory=dict)
     tolerance: Tolerance = FLOAT32
 
 
-def check_formats(names: list[str]) -> None:
-    """UserError unless all formats are known and what they need is installed."""
+def check_formats(names: list[str], task: str = "classification") -> None:
+    """UserError unless all formats are known, can hold a network of the task, and what they need is installed."""
     if unknown := [name for name in names if name not in FORMATS]:
         raise UserError(f"--formats={','.join(unknown)} is unknown; choose among {', '.join(FORMATS)}")
     if not names:
         raise UserError(f"--formats= names none; choose among {', '.join(FORMATS)}")
+    can = [name for name, of_name in FORMATS.items() if of_name.has_detectors]
+    if task == "detection" and (odd := [name for name in names if name not in can]):
+        raise UserError(f"--formats={','.join(odd)} cannot hold a detector; choose among {', '.join(can)}")
     for name in names:
         for package in FORMATS[name].packages:
             check_installed(package, FORMATS[name].extra, f"--formats={name}")

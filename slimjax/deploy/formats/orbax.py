@@ -15,8 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from slimjax.deploy.bundle import Outputs
 from slimjax.deploy.formats import Written
-from slimjax.deploy.source import Source
+from slimjax.deploy.source import Source, put_out
 from slimjax.deploy.subnets import Network, extract_subnet
 from slimjax.nn.tracing import variables_at
 
@@ -36,9 +37,12 @@ def write(source: Source, bundle: Path) -> Iterator[Written]:
     with ocp.StandardCheckpointer() as checkpointer:
         restored = checkpointer.restore(path)
 
-    def run(width: float, images: np.ndarray) -> np.ndarray:
-        network = jax.jit(lambda restored, images: model.apply(restored, source.normalised(images), width=width))
-        return np.asarray(network(restored, images))
+    def run(width: float, images: np.ndarray) -> Outputs:
+        def network(restored: Any, images: jax.Array) -> Any:
+            return put_out(model.apply(restored, source.normalised(images), width=width))
+
+        outputs: Outputs = jax.tree.map(np.asarray, jax.jit(network)(restored, images))
+        return outputs
 
     yield Written("orbax", dict.fromkeys(source.widths, f"{_FOLDER}/_CHECKPOINT_METADATA"), run)
 

@@ -1,8 +1,8 @@
 """A TensorFlow SavedModel, for TensorFlow Serving: a signature for each width over variables that all widths share.
 
 Signatures are called `width_0.25` and so on, and `serving_default` is the widest. Each takes `images` [batch, height,
-width, 3] as the bundle's input says, and puts out `logits` [batch, classes]. They hold StableHLO, which TensorFlow
-compiles by XLA for whatever of CPU, CUDA and TPU it runs on.
+width, 3] as the bundle's input says, and puts out `logits` [batch, classes], or what a detector finds. They hold
+StableHLO, which TensorFlow compiles by XLA for whatever of CPU, CUDA and TPU it runs on.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from flax.traverse_util import unflatten_dict
 from orbax.export import ExportManager, JaxModule, ServingConfig
 
 from slimjax.chatter import silence_unless_failing
-from slimjax.deploy.bundle import signature_key
+from slimjax.deploy.bundle import LOGITS, Outputs, signature_key
 from slimjax.deploy.formats import Written
 from slimjax.deploy.formats.stablehlo import PLATFORMS, without_source_paths
 from slimjax.deploy.source import Source
 
-INPUT, OUTPUT = "images", "logits"
+INPUT, OUTPUT = "images", LOGITS
 """Of every signature."""
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -38,8 +38,10 @@ def write(source: Source, bundle: Path) -> Iterator[Written]:
         ExportManager(_module(source), [_signature(source, width) for width in source.widths]).save(path)
         loaded = tf.saved_model.load(path)
 
-    def run(width: float, images: np.ndarray) -> np.ndarray:
-        return loaded.signatures[signature_key(width)](**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+    def run(width: float, images: np.ndarray) -> Outputs:
+        outputs = loaded.signatures[signature_key(width)](**{INPUT: tf.constant(images)})
+        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+        return arrays[OUTPUT] if arrays.keys() == {OUTPUT} else arrays
 
     yield Written("savedmodel", dict.fromkeys(source.widths, f"{_FOLDER}/saved_model.pb"), run)
 
@@ -62,7 +64,8 @@ def _function(source: Source, width: float) -> Any:
     forward = source.forward(width)
 
     def function(params: Any, images: jax.Array) -> dict[str, jax.Array]:
-        return {OUTPUT: forward(params, images)}
+        outputs = forward(params, images)
+        return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
 
     return function
 

@@ -32,8 +32,7 @@ def write(source: Source, bundle: Path) -> Iterator[Written]:
         (bundle / files[width]).write_bytes(programs[width])
         taken[width] = tuple(arguments)
         tensors.update(arguments)
-    dtype, classes = source.images.dtype, source.trained.model.num_classes
-    run = StableHloPrograms(programs, tensors, taken, source.image_shape, dtype, classes)
+    run = StableHloPrograms(programs, tensors, taken, source.image_shape, source.images.dtype, source.outputs)
     yield Written("stablehlo", files, run, taken)
 
 

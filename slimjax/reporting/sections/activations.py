@@ -6,18 +6,18 @@ import numpy as np
 
 from slimjax.reporting.images import png_of, rows_png
 from slimjax.reporting.parts import Heading, ImageRow, ImageRows, Part, Section, Text, Thumbnail
-from slimjax.reporting.runs import Measured, detailed, slug, width_text
+from slimjax.reporting.runs import MeasuredClassifier, detailed, slug, width_text
 
 Images = Mapping[int, np.ndarray]
 """By number in the evaluation split, [height, width, 3] uint8."""
 
 
-def wanted_images(measured: Measured) -> Collection[int]:
+def wanted_images(measured: MeasuredClassifier) -> Collection[int]:
     """The numbers of the images that the section shows."""
     return {int(number) for numbers in measured.top.images.values() for number in numbers}
 
 
-def activations_section(measured: Sequence[Measured], images: Mapping[str, Images]) -> Section:
+def activations_section(measured: Sequence[MeasuredClassifier], images: Mapping[str, Images]) -> Section:
     """A row of images for every width.
 
     Args:
@@ -32,8 +32,8 @@ def activations_section(measured: Sequence[Measured], images: Mapping[str, Image
     return Section("activations", "What one channel looks for", parts)
 
 
-def _introduction(measured: Measured) -> str:
-    layer = measured.run.layer
+def _introduction(measured: MeasuredClassifier) -> str:
+    layer = measured.top.layer
     return (
         f"The images of the evaluation split for which channel {measured.top.channel} of `{layer.name}` is highest at "
         "some place of the image, behind its batch norm, strongest first: the same channel at every width. A solid "
@@ -42,15 +42,15 @@ def _introduction(measured: Measured) -> str:
     )
 
 
-def _row(measured: Measured, width: float, images: Images) -> ImageRow:
+def _row(measured: MeasuredClassifier, width: float, images: Images) -> ImageRow:
     title = f"width {width_text(width)}"
     if width not in measured.top.images:
-        count = len(measured.run.layer.channels[width])
+        count = len(measured.top.layer.channels[width])
         return ImageRow(title, (), f"has {count} channels of this layer, and this one is not among them")
     return ImageRow(title, [_thumbnail(measured, width, int(n), images) for n in measured.top.images[width]])
 
 
-def _thumbnail(measured: Measured, width: float, number: int, images: Images) -> Thumbnail:
+def _thumbnail(measured: MeasuredClassifier, width: float, number: int, images: Images) -> Thumbnail:
     outcome = measured.outcomes[width]
     label = measured.class_name(int(measured.labels[number]))
     prediction = measured.class_name(int(outcome.predictions[number]))

@@ -7,10 +7,10 @@ import numpy as np
 
 from slimjax.reporting.charts import draw, paint_cells
 from slimjax.reporting.parts import DataTable, Heading, Part, Pictures, Section, Text
-from slimjax.reporting.runs import Measured, detailed, slug, width_text
+from slimjax.reporting.runs import MeasuredClassifier, detailed, slug, width_text
 
 
-def agreement_section(measured: Sequence[Measured]) -> Section:
+def agreement_section(measured: Sequence[MeasuredClassifier]) -> Section:
     """Agreement of each pair of widths, and who is right where they differ."""
     parts: list[Part] = []
     for of_run in detailed(measured):
@@ -19,13 +19,13 @@ def agreement_section(measured: Sequence[Measured]) -> Section:
     return Section("agreement", "Agreement between widths", parts)
 
 
-def agreement(measured: Measured) -> np.ndarray:
+def agreement(measured: MeasuredClassifier) -> np.ndarray:
     """Percent of the images for which two widths predict the same class: [widths, widths]."""
     predictions = np.stack([outcome.predictions for outcome in measured.outcomes.values()])
     return 100.0 * np.mean(predictions[:, None] == predictions[None], axis=-1)
 
 
-def _of_run(measured: Measured) -> list[Part]:
+def _of_run(measured: MeasuredClassifier) -> list[Part]:
     names = [width_text(width) for width in measured.widths]
     shares = agreement(measured)
     predictions = np.stack([outcome.predictions for outcome in measured.outcomes.values()])
@@ -56,7 +56,7 @@ def _of_run(measured: Measured) -> list[Part]:
     return [text, Pictures([picture]), _table(measured)]
 
 
-def _table(measured: Measured) -> DataTable:
+def _table(measured: MeasuredClassifier) -> DataTable:
     widest = measured.widths[-1]
     wide = measured.outcomes[widest].is_right
     rows = []

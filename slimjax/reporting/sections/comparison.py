@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from slimjax.reporting.parts import DataTable, Heading, Part, Section, Text
-from slimjax.reporting.runs import Measured, width_text
+from slimjax.reporting.runs import Measured, figure_name, width_text
 
 NONE = "-"
 
@@ -25,18 +25,19 @@ def comparison_section(measured: Sequence[Measured]) -> Section:
     return Section("comparison", "Individual and slimmable networks", parts)
 
 
-def individual_error(compared: Sequence[Measured], width: float) -> float | None:
-    """The error of the individual networks of a width, the mean where there are several; None if there is none."""
-    errors = [other.outcomes[width].top1_error for other in compared if width in other.outcomes]
-    return sum(errors) / len(errors) if errors else None
+def individual_figure(compared: Sequence[Measured], width: float, key: str) -> float | None:
+    """A figure of the individual networks of a width, the mean where there are several; None if there is none."""
+    values = [other.figures[width][key] for other in compared if key in other.figures.get(width, {})]
+    return sum(values) / len(values) if values else None
 
 
 def _introduction(slimmable: Sequence[Measured], individual: Sequence[Measured]) -> str:
     if not slimmable:
         return "Left out: none of these runs has more than one width; add a slimmable one with another `--workdir`."
+    score = slimmable[0].run.score
     text = (
-        "Top-1 error of a network of one width that was trained for itself, and of the slimmable network at that "
-        "width; a negative difference is in favour of the slimmable one."
+        f"{score.title} of a network of one width that was trained for itself, and of the slimmable network at that "
+        f"width; a {'positive' if score.larger_is_better else 'negative'} difference is in favour of the slimmable one."
     )
     if individual:
         return text
@@ -52,27 +53,33 @@ def _is_comparable(slimmable: Measured, individual: Measured) -> bool:
 
 
 def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
+    keys = _compared_keys(slimmable)
     rows = []
-    for width, outcome in sorted(slimmable.outcomes.items(), reverse=True):
-        error = individual_error(compared, width)
-        params = next((other.run.total_params for other in compared if width in other.outcomes), None)
-        rows.append(
-            (
-                width_text(width),
-                NONE if error is None else f"{error:.2f}",
-                f"{outcome.top1_error:.2f}",
-                NONE if error is None else f"{outcome.top1_error - error:+.2f}",
-                f"{slimmable.run.profiles[width].macs / 1e6:,.2f}",
-                NONE if params is None else f"{params:,}",
-            )
-        )
+    for width, figures in sorted(slimmable.figures.items(), reverse=True):
+        params = next((other.run.total_params for other in compared if width in other.widths), None)
+        cells = [cell for key in keys for cell in _cells(individual_figure(compared, width, key), figures[key])]
+        macs = f"{slimmable.run.profiles[width].macs / 1e6:,.2f}"
+        rows.append((width_text(width), *cells, macs, NONE if params is None else f"{params:,}"))
     whole = (
         f"{slimmable.run.config.model.name}; the slimmable network has {slimmable.run.total_params:,} parameters in all"
     )
-    names = ", ".join(other.name for other in compared)
-    caption = f"{whole}. Individual: {names}." if names else f"{whole}."
-    headers = ("width", "individual, %", "slimmable, %", "difference", "MACs, M", "individual: parameters")
-    return DataTable(caption, headers, rows)
+    others = ", ".join(other.name for other in compared)
+    caption = f"{whole}. Individual: {others}." if others else f"{whole}."
+    names = {key: f"{figure_name(key)}: " if len(keys) > 1 else "" for key in keys}
+    of_keys = [f"{name}{text}" for name in names.values() for text in ("individual, %", "slimmable, %", "difference")]
+    return DataTable(caption, ("width", *of_keys, "MACs, M", "individual: parameters"), rows)
+
+
+def _compared_keys(measured: Measured) -> list[str]:
+    """The score, and of a detector all parts' as in the paper's table of COCO."""
+    figures = measured.figures[measured.widths[0]]
+    return [key for key in figures if key == measured.run.score.key or key.endswith("_ap")]
+
+
+def _cells(individual: float | None, slimmable: float) -> tuple[str, str, str]:
+    if individual is None:
+        return NONE, f"{slimmable:.2f}", NONE
+    return f"{individual:.2f}", f"{slimmable:.2f}", f"{slimmable - individual:+.2f}"
 
 
 def _differing_settings(slimmable: Measured, individual: Measured) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from slimjax.reporting.charts import draw, paint_cells, paint_ranges
 from slimjax.reporting.parts import DataTable, Heading, Part, Picture, Pictures, Section, Text
-from slimjax.reporting.runs import Measured, detailed, slug, width_text
+from slimjax.reporting.runs import MeasuredClassifier, detailed, slug, width_text
 
 _MOST_CLASSES = 20
 """Rows of the plot of errors by class."""
@@ -18,7 +18,7 @@ _MOST_CELLS = 12
 _MOST_PAIRS = 8
 
 
-def confusion_section(measured: Sequence[Measured]) -> Section:
+def confusion_section(measured: Sequence[MeasuredClassifier]) -> Section:
     """Errors by class and width, and the confusions that narrower widths add to the widest's."""
     parts: list[Part] = []
     for of_run in detailed(measured):
@@ -27,14 +27,14 @@ def confusion_section(measured: Sequence[Measured]) -> Section:
     return Section("confusion", "What narrow widths lose", parts)
 
 
-def confusion(measured: Measured, width: float) -> np.ndarray:
+def confusion(measured: MeasuredClassifier, width: float) -> np.ndarray:
     """Images by class and by prediction at a width: [classes, classes] int."""
     classes = measured.run.model.num_classes
     flat = measured.labels.astype(np.int64) * classes + measured.outcomes[width].predictions
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
-def class_errors(measured: Measured, width: float) -> np.ndarray:
+def class_errors(measured: MeasuredClassifier, width: float) -> np.ndarray:
     """Error of each class at a width, percent: [classes]; NaN where the split has no image of it."""
     classes = measured.run.model.num_classes
     counts = np.bincount(measured.labels, minlength=classes)
@@ -42,7 +42,7 @@ def class_errors(measured: Measured, width: float) -> np.ndarray:
     return np.where(counts > 0, 100.0 * wrong / np.maximum(counts, 1), np.nan)
 
 
-def _of_run(measured: Measured) -> list[Part]:
+def _of_run(measured: MeasuredClassifier) -> list[Part]:
     narrowest, widest = measured.widths[0], measured.widths[-1]
     lost = class_errors(measured, narrowest) - class_errors(measured, widest)
     order = [int(label) for label in np.argsort(-lost, kind="stable") if np.isfinite(lost[label])]
@@ -64,12 +64,12 @@ def _of_run(measured: Measured) -> list[Part]:
     return [text, Pictures(pictures), _pairs(measured)]
 
 
-def _added(measured: Measured, width: float) -> np.ndarray:
+def _added(measured: MeasuredClassifier, width: float) -> np.ndarray:
     """Images by class and prediction that a width has more than the widest: [classes, classes]."""
     return confusion(measured, width) - confusion(measured, measured.widths[-1])
 
 
-def _errors_picture(measured: Measured, classes: Sequence[int]) -> Picture:
+def _errors_picture(measured: MeasuredClassifier, classes: Sequence[int]) -> Picture:
     series = {}
     for width in measured.widths:
         errors = class_errors(measured, width)[list(classes)]
@@ -89,7 +89,7 @@ def _errors_picture(measured: Measured, classes: Sequence[int]) -> Picture:
     )
 
 
-def _matrix_picture(measured: Measured, width: float) -> Picture:
+def _matrix_picture(measured: MeasuredClassifier, width: float) -> Picture:
     widest = measured.widths[-1]
     names = [measured.class_name(label) for label in range(measured.run.model.num_classes)]
     difference = _added(measured, width)
@@ -114,7 +114,7 @@ def _matrix_picture(measured: Measured, width: float) -> Picture:
     )
 
 
-def _pairs(measured: Measured) -> DataTable | Text:
+def _pairs(measured: MeasuredClassifier) -> DataTable | Text:
     matrices = {width: confusion(measured, width) for width in measured.widths}
     added = _added(measured, measured.widths[0])
     np.fill_diagonal(added, 0)

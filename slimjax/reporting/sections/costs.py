@@ -1,6 +1,6 @@
-"""Error against what it costs, several runs together: multiply-adds, parameters, measured latency."""
+"""What widths are worth against what they cost, several runs together: multiply-adds, parameters, measured latency."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from slimjax.analysis.plot_style import scale_cost_axis, series_style
 from slimjax.reporting.charts import FAINT, add_legend, compress_errors, draw
 from slimjax.reporting.parts import DataTable, Part, Pictures, Section, Text
-from slimjax.reporting.runs import Measured, width_text
+from slimjax.reporting.runs import Measured, Score, figure_name, slug, width_text
 
 Point = tuple[float, float, float]
-"""Cost, error and width."""
+"""Cost, score and width."""
 
 _COMPRESSED_FROM = 8
 """Ratio of the highest to the lowest error."""
@@ -34,36 +34,47 @@ def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> S
     }
     if timed:
         plots["latency"] = ("median latency of one image, ms", lambda run, width: run.latencies[width].median_ms)
-    pictures = []
+    pictures, score = [], measured[0].run.score
     for key, (label, cost) in plots.items():
         series = _series(measured, cost)
         pictures.append(
             draw(
-                f"error_over_{key}",
-                partial(_paint, series=series, label=label),
-                alt=f"Top-1 error against {label}; the numbers are in the table below.",
-                caption=f"Error against {label}.",
+                f"{slug(score.title).lower()}_over_{key}",
+                partial(_paint, series=series, label=label, score=score),
+                alt=f"{_sentence(score.name)} against {label}; the numbers are in the table below.",
+                caption=f"{score.title} against {label}.",
             )
         )
     parts: list[Part] = [Text(_introduction(measured, timed, machine)), Pictures(pictures), _table(measured, timed)]
-    return Section("costs", "Error against cost", parts)
+    return Section("costs", f"{score.title} against cost", parts)
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats: none is cheaper without more errors. By cost, ascending."""
+def pareto_front(points: Sequence[Point], larger_is_better: bool = False) -> list[Point]:
+    """The points that no other beats: none is cheaper without a worse score. By cost, ascending."""
+    sign = -1 if larger_is_better else 1
     front: list[Point] = []
-    for point in sorted(points):
-        if not front or point[1] < front[-1][1]:
+    for point in sorted(points, key=lambda point: (point[0], sign * point[1], point[2])):
+        if not front or sign * point[1] < sign * front[-1][1]:
             front.append(point)
     return front
 
 
+def _sentence(text: str) -> str:
+    """With a capital letter in front, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def _introduction(measured: Sequence[Measured], timed: bool, machine: Mapping[str, Any]) -> str:
+    score = measured[0].run.score
     text = (
-        f"Top-1 error on the {len(measured[0].labels):,} images of the evaluation split. The dashed line is the Pareto "
-        "front: what lies on it is beaten by nothing that costs as little. Where errors lie far apart, their axis is "
-        "compressed (square root). A slimmable network holds the parameters of "
-        "its widest width and every width's batch norms, whichever width runs."
+        f"{_sentence(score.name)} on the {measured[0].num_images:,} images of the evaluation split. The dashed line is "
+        "the Pareto front: what lies on it is beaten by nothing that costs as little. "
+    )
+    if not score.larger_is_better:
+        text += "Where errors lie far apart, their axis is compressed (square root). "
+    text += (
+        "A slimmable network holds the parameters of its widest width and every width's batch norms, whichever width "
+        "runs."
     )
     if not timed:
         return f"{text} Latency was not measured (`--nolatency`)."
@@ -75,18 +86,18 @@ def _series(measured: Sequence[Measured], cost: Callable[[Measured, float], floa
     """Points by the name of their curve: a slimmable run has one, individual networks of a model share one."""
     series: dict[str, list[Point]] = {}
     for of_run in measured:
-        for width, outcome in of_run.outcomes.items():
-            series.setdefault(of_run.series, []).append((cost(of_run, width), outcome.top1_error, width))
+        for width in of_run.widths:
+            series.setdefault(of_run.series, []).append((cost(of_run, width), of_run.score_at(width), width))
     return {name: sorted(points) for name, points in series.items()}
 
 
-def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str) -> None:
+def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str, score: Score) -> None:
     axes = figure.subplots()
     points = [point for of_series in series.values() for point in of_series]
-    front = pareto_front(points)
+    front = pareto_front(points, score.larger_is_better)
     axes.step(
         [cost for cost, _, _ in front],
-        [error for _, error, _ in front],
+        [value for _, value, _ in front],
         where="post",
         linestyle="--",
         color=FAINT,
@@ -94,20 +105,20 @@ def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str) ->
         label="Pareto front",
     )
     for index, (name, of_series) in enumerate(series.items()):
-        costs, errors, _ = zip(*of_series, strict=True)
-        axes.plot(costs, errors, linewidth=1.4, markersize=6, label=name, **series_style(index))
+        costs, values, _ = zip(*of_series, strict=True)
+        axes.plot(costs, values, linewidth=1.4, markersize=6, label=name, **series_style(index))
     axes.margins(x=0.1)
     scale_cost_axis(axes, [cost for cost, _, _ in points], label)
-    _scale_errors(axes, [error for _, error, _ in points])
-    axes.set_ylabel("top-1 error, %")
+    _scale_values(axes, [value for _, value, _ in points], may_compress=not score.larger_is_better)
+    axes.set_ylabel(f"{score.name}, %")
     _name_widths(axes, points)
     add_legend(figure, axes, columns=2)
 
 
-def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
-    lowest, highest = min(errors), max(errors)
-    if highest > _COMPRESSED_FROM * lowest:
-        compress_errors(axes, errors)
+def _scale_values(axes: Axes, values: Sequence[float], may_compress: bool) -> None:
+    lowest, highest = min(values), max(values)
+    if may_compress and highest > _COMPRESSED_FROM * lowest:
+        compress_errors(axes, values)
     else:
         margin = max(0.15 * (highest - lowest), 0.05)
         axes.set_ylim(max(0, lowest - margin), highest + 1.6 * margin)
@@ -118,11 +129,11 @@ def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
     named = sorted(
         {width: max((p for p in points if p[2] == width), key=itemgetter(1)) for *_, width in points}.values()
     )
-    for (cost, error, width), (_, next_error, _) in zip(named, [*named[1:], (0.0, 0.0, 0.0)], strict=True):
-        rises = next_error > error
+    for (cost, value, width), (_, next_value, _) in zip(named, [*named[1:], (0.0, 0.0, 0.0)], strict=True):
+        rises = next_value > value
         axes.annotate(
             width_text(width),
-            (cost, error),
+            (cost, value),
             xytext=(-4 if rises else 4, 5),
             textcoords="offset points",
             ha="right" if rises else "left",
@@ -130,13 +141,20 @@ def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
+def _keys(measured: Measured) -> Collection[str]:
+    """Names of its figures."""
+    return measured.figures[measured.widths[0]]
+
+
 def _table(measured: Sequence[Measured], timed: bool) -> DataTable:
-    headers = ["run", "width", "error, %", "MACs, M", "parameters", *(["ms", "p95 ms"] if timed else [])]
+    keys = [key for key in measured[0].figures[measured[0].widths[0]] if all(key in _keys(run) for run in measured)]
+    names = [f"{figure_name(key)}, %" for key in keys]
+    headers = ["run", "width", *names, "MACs, M", "parameters", *(["ms", "p95 ms"] if timed else [])]
     rows = []
     for of_run in measured:
-        for width, outcome in of_run.outcomes.items():
+        for width, figures in of_run.figures.items():
             profile = of_run.run.profiles[width]
-            row = [of_run.name, width_text(width), f"{outcome.top1_error:.2f}"]
+            row = [of_run.name, width_text(width), *(f"{figures[key]:.2f}" for key in keys)]
             row += [f"{profile.macs / 1e6:,.2f}", f"{profile.params:,}"]
             if timed:
                 latency = of_run.latencies[width]

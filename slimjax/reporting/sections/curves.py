@@ -9,7 +9,7 @@ from slimjax.analysis.plot_style import series_style
 from slimjax.reporting.charts import add_legend, compress_errors, draw
 from slimjax.reporting.metrics import Curve
 from slimjax.reporting.parts import Heading, Part, Picture, Pictures, Section, Text
-from slimjax.reporting.runs import Measured, slug, width_text
+from slimjax.reporting.runs import Measured, Score, slug, width_text
 
 _SPLITS = {"train": "Training", "eval": "Validation"}
 _MARKED_UP_TO = 30
@@ -17,17 +17,18 @@ _MARKED_UP_TO = 30
 
 
 def curves_section(measured: Sequence[Measured]) -> Section:
-    """Top-1 error over steps: of the training batches, augmented as they are, and of the evaluation split."""
-    parts: list[Part] = [
-        Text(
-            "Top-1 error of every width while it learned, as the run has logged it: in training, the mean since the "
-            "line before, on augmented images and with the batch's own statistics; in validation, on the whole "
-            "evaluation split. The error axis is compressed (square root), so that what is left at the end can be read."
-        )
-    ]
+    """The score over steps: in training, on batches augmented as they are, or its loss; on the evaluation split."""
+    score = measured[0].run.score
+    text = (
+        "What every width has learned while it did, as the run has logged it: in training, the mean since the line "
+        "before, on augmented images and with the batch's own statistics; in validation, on the whole evaluation split."
+    )
+    if not score.larger_is_better:
+        text += " The error axis is compressed (square root), so that what is left at the end can be read."
+    parts: list[Part] = [Text(text)]
     for name, curves in _groups(measured).items():
         parts.append(Heading(name))
-        pictures = [_picture(name, split, of_split) for split, of_split in curves.items() if of_split]
+        pictures = [_picture(name, split, of_split, score) for split, of_split in curves.items() if of_split]
         if pictures:
             parts.append(Pictures(pictures))
     parts += [
@@ -42,13 +43,14 @@ def curves_section(measured: Sequence[Measured]) -> Section:
 
 
 def _curves_of(measured: Measured) -> dict[str, Mapping[float, Curve]]:
-    """Errors of a run by split and width; nothing of a split that it has not logged."""
-    curves = measured.run.curves
-    return {split: curves[f"{split}/top1_error"] for split in _SPLITS if curves.get(f"{split}/top1_error")}
+    """Curves of a run by split and width; nothing of a split that it has not logged."""
+    curves, score = measured.run.curves, measured.run.score
+    names = {"train": f"train/{score.training}", "eval": f"eval/{score.key}"}
+    return {split: curves[name] for split, name in names.items() if curves.get(name)}
 
 
 def _groups(measured: Sequence[Measured]) -> dict[str, dict[str, dict[float, Curve]]]:
-    """Errors by plot, split and width: individual runs of a model share plots, unless they are of the same width."""
+    """Curves by plot, split and width: individual runs of a model share plots, unless they are of the same width."""
     groups: dict[str, dict[str, dict[float, Curve]]] = {}
     for of_run in measured:
         curves = _curves_of(of_run)
@@ -60,25 +62,33 @@ def _groups(measured: Sequence[Measured]) -> dict[str, dict[str, dict[float, Cur
     return groups
 
 
-def _picture(name: str, split: str, curves: Mapping[float, Curve]) -> Picture:
-    ends = ", ".join(f"width {width_text(width)} ends at {curve[-1][1]:.2f} %" for width, curve in curves.items())
+def _picture(name: str, split: str, curves: Mapping[float, Curve], score: Score) -> Picture:
+    label = score.training_name if split == "train" else f"{score.name}, %"
+    what, _, unit = label.partition(", ")
+    ends = ", ".join(
+        f"width {width_text(width)} ends at {curve[-1][1]:.2f} {unit}".rstrip() for width, curve in curves.items()
+    )
+    are_errors = unit == "%" and not score.larger_is_better
     return draw(
         f"curves_{slug(name)}_{split}",
-        partial(_paint, curves=curves),
-        alt=f"{_SPLITS[split]} error of {name} over steps: {ends}.",
-        caption=f"{_SPLITS[split]} error.",
+        partial(_paint, curves=curves, label=label, are_errors=are_errors),
+        alt=f"{_SPLITS[split]}: {what} of {name} over steps: {ends}.",
+        caption=f"{_SPLITS[split]}: {what}.",
     )
 
 
-def _paint(figure: Figure, curves: Mapping[float, Curve]) -> None:
+def _paint(figure: Figure, curves: Mapping[float, Curve], label: str, are_errors: bool) -> None:
     axes = figure.subplots()
     for index, (width, curve) in enumerate(curves.items()):
-        steps, errors = zip(*curve, strict=True)
+        steps, values = zip(*curve, strict=True)
         every = max(1, len(steps) // _MARKED_UP_TO)
         style = series_style(index)
-        axes.plot(steps, errors, linewidth=1.4, markersize=4, markevery=every, label=width_text(width), **style)
-    compress_errors(axes, [error for curve in curves.values() for _, error in curve])
+        axes.plot(steps, values, linewidth=1.4, markersize=4, markevery=every, label=width_text(width), **style)
+    if are_errors:
+        compress_errors(axes, [value for curve in curves.values() for _, value in curve])
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("top-1 error, %")
+    axes.set_ylabel(label)
     axes.grid(visible=True, alpha=0.2)
     add_legend(figure, axes, "width")

@@ -6,13 +6,13 @@ import numpy as np
 
 from slimjax.reporting.images import cards_png, png_of
 from slimjax.reporting.parts import Answer, Card, Cards, Heading, Part, Section, Text, Thumbnail
-from slimjax.reporting.runs import Measured, detailed, slug, width_text
+from slimjax.reporting.runs import MeasuredClassifier, detailed, slug, width_text
 from slimjax.reporting.sections.activations import Images
 
 COUNT = 6
 
 
-def chosen_images(measured: Measured) -> list[int]:
+def chosen_images(measured: MeasuredClassifier) -> list[int]:
     """The images about which the widths differ most: most different predictions, then least confidence on average."""
     predictions = np.stack([outcome.predictions for outcome in measured.outcomes.values()])
     confidence = np.mean([outcome.confidences for outcome in measured.outcomes.values()], axis=0)
@@ -21,7 +21,7 @@ def chosen_images(measured: Measured) -> list[int]:
     return [int(number) for number in order[:COUNT]]
 
 
-def examples_section(measured: Sequence[Measured], images: Mapping[str, Images]) -> Section:
+def examples_section(measured: Sequence[MeasuredClassifier], images: Mapping[str, Images]) -> Section:
     """A card for every image.
 
     Args:
@@ -40,7 +40,7 @@ def examples_section(measured: Sequence[Measured], images: Mapping[str, Images])
     return Section("examples", "Some images, every width", parts)
 
 
-def _card(measured: Measured, number: int, images: Images) -> Card:
+def _card(measured: MeasuredClassifier, number: int, images: Images) -> Card:
     label = measured.class_name(int(measured.labels[number]))
     answers = [
         Answer(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
@@ -55,7 +56,7 @@ class ClassificationTask:
         losses = cross_entropy(logits, batch["label"])
         return classification_metrics(logits, batch["label"], losses, batch["mask"])
 
-    def figures(self, metrics: ClassificationMetrics) -> Figures:
+    def figures(self, metrics: ClassificationMetrics, results: epath.Path | None = None) -> Figures:
         """See Task."""
         return plain_figures(metrics)
 

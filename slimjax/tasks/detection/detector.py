@@ -213,10 +213,10 @@ class Detector(SlimmableNetwork):
         return regions.reshape(-1, *regions.shape[2:])
 
     def _boxes(self, levels: dict[int, jax.Array], boxes: jax.Array) -> tuple[jax.Array, ...]:
-        return _by_image(self.box_head(self._pooled(levels, boxes, BOX_SIZE)), len(boxes))
+        return _by_image(self.box_head(self._pooled(levels, boxes, BOX_SIZE)), boxes.shape[0])
 
     def _masks(self, levels: dict[int, jax.Array], boxes: jax.Array) -> jax.Array:
-        return _by_image(self.mask_head(self._pooled(levels, boxes, MASK_SIZE)), len(boxes))
+        return _by_image(self.mask_head(self._pooled(levels, boxes, MASK_SIZE)), boxes.shape[0])
 
     def _masks_of(self, levels: dict[int, jax.Array], found: Detections) -> jax.Array:
         """Of each detection the mask of its class."""
@@ -225,13 +225,13 @@ class Detector(SlimmableNetwork):
         return jax.nn.sigmoid(jnp.take_along_axis(logits, labels, axis=-1)[..., 0])
 
     def _keypoints(self, levels: dict[int, jax.Array], boxes: jax.Array) -> jax.Array:
-        return _by_image(self.keypoint_head(self._pooled(levels, boxes, KEYPOINT_SIZE)), len(boxes))
+        return _by_image(self.keypoint_head(self._pooled(levels, boxes, KEYPOINT_SIZE)), boxes.shape[0])
 
 
 def _sizes_of(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
     if sizes is not None:
         return sizes
-    return jnp.tile(jnp.asarray(images.shape[1:3], jnp.float32), (len(images), 1))
+    return jnp.tile(jnp.asarray(images.shape[1:3], jnp.float32), (images.shape[0], 1))
 
 
 def _by_image(values: Any, count: int) -> Any:

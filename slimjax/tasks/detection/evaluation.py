@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.source import Split
@@ -85,9 +87,7 @@ class GroundTruth:
             return [0.0] * 3
         # It prints what it does, and there is no other way to say no.
         with contextlib.redirect_stdout(io.StringIO()):
-            # It looks at the first result to see of what kind they are.
-            own = [{key: result[key] for key in (*_COMMON, _KEYS[part])} for result in results]
-            evaluation = COCOeval(self._api, self._api.loadRes(own), part)
+            evaluation = COCOeval(self._api, self._api.loadRes(_of_part(results, part)), part)
             if part == "keypoints" and (count := len(self._categories.keypoints)) != 17:
                 evaluation.params.kpt_oks_sigmas = np.full(count, _OTHER_SIGMA)
             evaluation.evaluate()
@@ -95,6 +95,24 @@ class GroundTruth:
             evaluation.summarize()
         stats: Sequence[float] = evaluation.stats
         return stats
+
+
+def write_results(results: Sequence[Result], parts: Sequence[str], path: epath.Path) -> None:
+    """Writes what COCO's tools and servers take: a file for each part, such as `width_1_segm.json`.
+
+    Args:
+      results: of all images, with all parts in each.
+      parts: of PARTS.
+      path: the files' names are this and what they hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        (path.parent / f"{path.name}_{part}.json").write_text(json.dumps(_of_part(results, part)))
+
+
+def _of_part(results: Sequence[Result], part: str) -> list[Result]:
+    """Without the other parts: pycocotools takes the first that it knows for what results are of."""
+    return [{key: result[key] for key in (*_COMMON, _KEYS[part])} for result in results]
 
 
 def _index(content: dict[str, Any]) -> Any:
@@ -130,6 +148,9 @@ def _annotation(
 ) -> dict[str, Any]:
     left, top, right, bottom = (float(value) for value in objects["box"][place])
     keypoints = [float(value) for value in objects["keypoints"][place]] if categories.keypoints else []
+    counts = objects["segmentation"][place]
+    # Of an object without a mask it is its box, as in training.
+    filled = [[left, top, left, bottom, right, bottom, right, top]]
     return {
         # COCO takes the id 0 for no match.
         "id": int(objects["id"][place]) + 1,
@@ -138,7 +159,7 @@ def _annotation(
         "bbox": [left, top, right - left, bottom - top],
         "area": float(objects["area"][place]),
         "iscrowd": int(objects["is_crowd"][place]),
-        "segmentation": {"size": list(size), "counts": objects["segmentation"][place]},
+        "segmentation": {"size": list(size), "counts": counts} if counts else filled,
         "keypoints": keypoints,
         "num_keypoints": sum(visibility > 0 for visibility in keypoints[2::3]),
     }

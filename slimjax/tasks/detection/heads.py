@@ -98,8 +98,8 @@ class RegionProposals(nn.Module):
             self.features, 4 * count, 1, use_bias=True, dtype=self.dtype, kernel_init=_normal(0.01), name="shifts"
         )
         seen = [nn.relu(hidden(x)) for x in levels]
-        logits = [objectness(x).reshape(len(x), -1).astype(jnp.float32) for x in seen]
-        return logits, [shifts(x).reshape(len(x), -1, 4).astype(jnp.float32) for x in seen]
+        logits = [objectness(x).reshape(x.shape[0], -1).astype(jnp.float32) for x in seen]
+        return logits, [shifts(x).reshape(x.shape[0], -1, 4).astype(jnp.float32) for x in seen]
 
 
 class BoxHead(nn.Module):
@@ -120,7 +120,7 @@ class BoxHead(nn.Module):
     @nn.compact
     def __call__(self, regions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """From [regions, size, size, channels] to logits [regions, num_classes + 1] and boxes [.., num_classes, 4]."""
-        x = regions.reshape(len(regions), -1)
+        x = regions.reshape(regions.shape[0], -1)
         for number, inputs in enumerate((self.in_features, self.features)):
             x = nn.relu(
                 SlimmableDense(inputs, self.features, dtype=self.dtype, kernel_init=_glorot, name=f"hidden_{number}")(x)
@@ -131,7 +131,7 @@ class BoxHead(nn.Module):
         shifts = SlimmableDense(
             self.features, 4 * self.num_classes, dtype=self.dtype, kernel_init=_normal(0.001), name="shifts"
         )(x)
-        shifts = shifts.reshape(len(regions), self.num_classes, 4)
+        shifts = shifts.reshape(regions.shape[0], self.num_classes, 4)
         return classes.astype(jnp.float32), shifts.astype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""Detections drawn on images, the widths side by side."""
+"""Detections drawn on images, and pictures put side by side."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +9,7 @@ from slimjax.analysis.plot_style import COLOURS
 from slimjax.tasks.detection.evaluation import pasted_mask
 
 _MASK_SHARE = 0.45
+_LETTER = 14
 _MARGIN = 4
 _LEAST_SIDE = 240
 """Pixels of an image's shorter side, so that what is written on it can be read."""
@@ -28,30 +29,45 @@ def side_by_side(
     Returns:
       A picture as many times as wide.
     """
-    scale = max(1.0, _LEAST_SIDE / min(picture.size))
-    size = round(picture.width * scale), round(picture.height * scale)
-    enlarged = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    font = ImageFont.load_default(size=14)
-    header = 14 + 2 * _MARGIN
-    sheet = Image.new("RGB", ((size[0] + _MARGIN) * len(found) - _MARGIN, size[1] + header), "white")
-    for place, (width, detections) in enumerate(found.items()):
-        left = place * (size[0] + _MARGIN)
-        sheet.paste(_drawn(enlarged, picture, detections, names, least_score, font), (left, header))
-        count = int(np.sum(detections["there"] & (detections["scores"] >= least_score)))
-        ImageDraw.Draw(sheet).text((left + _MARGIN, _MARGIN), f"width {width:g}: {count} found", "black", font)
+    return in_a_row(
+        {
+            f"width {width:g}: {shown_count(detections, least_score)} found": drawn_on(
+                picture, detections, names, least_score
+            )
+            for width, detections in found.items()
+        }
+    )
+
+
+def in_a_row(pictures: Mapping[str, Image.Image], title: str = "") -> Image.Image:
+    """Pictures of one height side by side, each with its name above it, the first one's behind a title."""
+    header = _LETTER + 2 * _MARGIN
+    height = max(picture.height for picture in pictures.values())
+    whole = sum(picture.width + _MARGIN for picture in pictures.values()) - _MARGIN
+    sheet, left = Image.new("RGB", (whole, height + header), "white"), 0
+    for number, (name, picture) in enumerate(pictures.items()):
+        text = f"{title}, {name}" if title and not number else name
+        ImageDraw.Draw(sheet).text((left + _MARGIN, _MARGIN), text, "black", _font())
+        sheet.paste(picture, (left, header))
+        left += picture.width + _MARGIN
     return sheet
 
 
-def _drawn(
-    enlarged: Image.Image,
-    picture: Image.Image,
-    detections: Mapping[str, np.ndarray],
-    names: Sequence[str],
-    least_score: float,
-    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
+def shown_count(detections: Mapping[str, np.ndarray], least_score: float) -> int:
+    """How many detections of an image are drawn."""
+    return int(np.sum(detections["there"] & (detections["scores"] >= least_score)))
+
+
+def drawn_on(
+    picture: Image.Image, detections: Mapping[str, np.ndarray], names: Sequence[str], least_score: float
 ) -> Image.Image:
-    """The enlarged image with its detections, the worst first, so that better ones lie on top."""
-    drawn, scale = enlarged.copy(), enlarged.width / picture.width
+    """An image with its detections, enlarged where it is small; see `side_by_side` for the arguments.
+
+    The worst come first, so that better ones lie on top.
+    """
+    scale, font = max(1.0, _LEAST_SIDE / min(picture.size)), _font()
+    size = round(picture.width * scale), round(picture.height * scale)
+    drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     shown = np.flatnonzero(detections["there"] & (detections["scores"] >= least_score))[::-1]
     for place in shown.tolist():
         label = int(detections["labels"][place])
@@ -69,6 +85,10 @@ def _drawn(
         draw.rectangle(corner, fill=colour)
         draw.text((left + 2, max(top - 16, 0)), text, "white", font=font)
     return drawn
+
+
+def _font() -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
+    return ImageFont.load_default(size=_LETTER)
 
 
 def _with_mask(picture: Image.Image, mask: np.ndarray, box: np.ndarray, colour: str) -> Image.Image:

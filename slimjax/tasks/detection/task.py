@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.models.network import BACKBONE
@@ -87,9 +88,9 @@ class DetectionTask:
         found: Any = self.model.apply(variables, batch["image"], width, sizes=batch["size"])
         return Found.of(found, batch)
 
-    def figures(self, metrics: Found) -> Figures:
-        """See Task: average precisions in percent, as COCO computes them."""
-        return self.data.figures(metrics.batches)
+    def figures(self, metrics: Found, results: epath.Path | None = None) -> Figures:
+        """See Task: average precisions in percent, and results, as COCO computes and takes them."""
+        return self.data.figures(metrics.batches, results)
 
     def frozen_parameters(self) -> Tree:
         """See Task: the backbone's batch norms, its stem and its first stages."""

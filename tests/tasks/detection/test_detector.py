@@ -9,57 +9,10 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
-from slimjax.models.network import Stage
 from slimjax.nn.tracing import abstract_variables
-from slimjax.tasks.detection.detector import Detector, create_detector
+from slimjax.tasks.detection.detector import create_detector
 from slimjax.tasks.detection.matching import Objects
-from slimjax.tasks.detection.settings import ProposalSettings, Settings
-
-SETTINGS = Settings(
-    features=16,
-    box_features=24,
-    rpn_samples=32,
-    box_samples=16,
-    train_proposals=ProposalSettings(40, 60),
-    test_proposals=ProposalSettings(20, 30),
-    candidates=50,
-    detections=10,
-    masks=True,
-    num_keypoints=4,
-    keypoint_features=8,
-    score_threshold=0.0,
-)
-STAGES = (Stage(32, 1, 1), Stage(64, 1, 2), Stage(64, 1, 2), Stage(96, 1, 2))
-WIDTHS, CLASSES, SIZE = (0.5, 1.0), 3, 64
-
-
-def small_detector(widths=WIDTHS):
-    return Detector(widths, CLASSES, stages=STAGES, stem_features=16, stem_kernel_size=3, settings=SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return small_detector()
-
-
-@pytest.fixture(scope="module")
-def variables(detector):
-    rng = np.random.default_rng(0)
-
-    def value(path, leaf):
-        if path[-1] in ("scale", "var"):
-            return rng.uniform(0.5, 1.5, leaf.shape)
-        if path[-1] in ("mean", "bias"):
-            return rng.normal(0, 0.1, leaf.shape)
-        return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape)
-
-    shapes = flatten_dict(abstract_variables(detector))
-    return unflatten_dict({path: jnp.asarray(value(path, leaf), jnp.float32) for path, leaf in shapes.items()})
-
-
-@pytest.fixture(scope="module")
-def images():
-    return jnp.asarray(np.random.default_rng(1).normal(size=(3, SIZE, SIZE, 3)), jnp.float32)
+from slimjax.tasks.detection.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +33,7 @@ def objects():
     keypoints = np.concatenate([points, rng.integers(0, 3, (3, 4, 4, 1))], -1)
     return Objects(
         jnp.asarray(boxes),
-        jnp.asarray(rng.integers(0, CLASSES, (3, 4)), jnp.int32),
+        jnp.asarray(rng.integers(0, 3, (3, 4)), jnp.int32),
         jnp.asarray(there),
         jnp.asarray(crowds),
         jnp.asarray(rng.integers(0, 2, (3, 4, 28, 28)), jnp.uint8),
@@ -110,7 +63,7 @@ def keys():
 
 def test_every_width_finds_a_fixed_number_of_things(detector, variables, images, sizes):
     find = jax.jit(lambda width: detector.apply(variables, images, width, sizes=sizes), static_argnums=0)
-    for width in WIDTHS:
+    for width in detector.widths:
         found = find(width)
         assert found.boxes.shape == (3, 10, 4)
         assert found.masks.shape == (3, 10, 28, 28)
@@ -122,8 +75,10 @@ def test_every_width_finds_a_fixed_number_of_things(detector, variables, images,
         assert np.all(np.asarray(found.boxes) >= 0)
 
 
-def test_a_width_is_a_detector_of_that_width_with_the_sliced_weights(detector, variables, images, sizes, elements_of):
-    narrow = small_detector((0.5,))
+def test_a_width_is_a_detector_of_that_width_with_the_sliced_weights(
+    detector, create_small_detector, variables, images, sizes, elements_of
+):
+    narrow = create_small_detector((0.5,))
     sliced = {}
     for path, source, elements in elements_of(variables, abstract_variables(narrow), switch=0):
         sliced[path] = jnp.asarray(np.asarray(flatten_dict(variables)[source])[elements])

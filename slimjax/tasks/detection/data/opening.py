@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
@@ -14,7 +15,7 @@ from slimjax.tasks.detection.data.annotations import mirrored_keypoints
 from slimjax.tasks.detection.data.examples import Example, ExampleSettings
 from slimjax.tasks.detection.data.pipeline import eval_batches, num_eval_batches, train_batches, train_order
 from slimjax.tasks.detection.data.source import Split
-from slimjax.tasks.detection.evaluation import Categories, GroundTruth, all_results
+from slimjax.tasks.detection.evaluation import Categories, GroundTruth, all_results, write_results
 from slimjax.tasks.task import Figures
 
 
@@ -64,16 +65,27 @@ class DetectionData:
         """Every image of the evaluation split once over all hosts."""
         return eval_batches(self._evaluation, self._settings, self._config.batch_size, (process_index, process_count))
 
-    def figures(self, batches: Sequence[Mapping[str, Any]]) -> Figures:
-        """Average precisions of what was found in all images, see `slimjax.tasks.detection.metrics.Found`."""
+    def figures(self, batches: Sequence[Mapping[str, Any]], results: epath.Path | None = None) -> Figures:
+        """Average precisions of what was found in all images.
+
+        Args:
+          batches: see `slimjax.tasks.detection.metrics.Found`.
+          results: how the names of the files begin that it is written to, see `write_results`; None writes none.
+        """
         truth = self._truth
-        return truth.figures(all_results(batches, truth.sizes, self._categories.ids))
+        found = all_results(batches, truth.sizes, self._categories.ids)
+        if results is not None:
+            write_results(found, self._parts, results)
+        return truth.figures(found)
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        section = self._config.detection
+        return ("bbox", *(("segm",) if section.masks else ()), *(("keypoints",) if section.num_keypoints else ()))
 
     @cached_property
     def _truth(self) -> GroundTruth:
-        section = self._config.detection
-        parts = ["bbox", *(["segm"] if section.masks else []), *(["keypoints"] if section.num_keypoints else [])]
-        return GroundTruth(self._evaluation, self._categories, parts)
+        return GroundTruth(self._evaluation, self._categories, self._parts)
 
 
 def category_names(dataset_config: ConfigDict) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ _EMPTY_SHARE, _CROWD_SHARE = 0.05, 0.1
 _LEAST_VISIBLE = 0.4
 """Of an object; what is hidden more than that is covered by a background and not annotated."""
 
+_CROWD = {"category_id": 1, "iscrowd": 1, "keypoints": [0] * 3 * len(KEYPOINTS), "num_keypoints": 0}
+
 
 def write_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> None:
     """Writes a data set: `annotations/instances_SPLIT.json`, and images in `SPLIT/`.
@@ -90,7 +92,7 @@ def _scene(rng: np.random.Generator) -> tuple[Image.Image, list[dict[str, Any]]]
         crowd = _crowd(rng, height, width, np.any([mask for _, mask in visible], axis=0))
         pixels = np.where(crowd[..., None], np.array(_colour(rng)), pixels).astype(np.uint8)
         if crowd.sum() >= 20:
-            annotations.append({**_region(crowd), "category_id": 1, "iscrowd": 1, "segmentation": _run_lengths(crowd)})
+            annotations.append({**_region(crowd), **_CROWD, "segmentation": _run_lengths(crowd)})
     return Image.fromarray(pixels), annotations
 
 

@@ -7,7 +7,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from etils import epath
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from slimjax.configs import shapes_keypoint_rcnn
 
 from slimjax.errors import UserError
@@ -143,6 +145,41 @@ def test_mistakes_cost_what_coco_says(data):
     assert data.figures(moved)["box_ap"] == 0
     nothing = [{**batch, "there": batch["there"] & False} for batch in found_everything(data)]
     assert set(data.figures(nothing).values()) == {0.0}
+
+
+@pytest.mark.parametrize(("part", "figure"), [("bbox", "box"), ("segm", "mask"), ("keypoints", "keypoint")])
+def test_official_tools_read_the_results(data, official, tmp_path, part, figure):
+    """pycocotools comes to the same from the files on disk and the data set's own annotation file."""
+    # Not perfect, or every mistake in them would show as nothing else.
+    batches = [{**batch, "boxes": batch["boxes"] + [3.0, 0.0, 0.0, 5.0]} for batch in found_everything(data)]
+    figures = data.figures(batches, epath.Path(tmp_path) / "results" / "width_0.25")
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert names == {f"width_0.25_{name}.json" for name in ("bbox", "segm", "keypoints")}
+    truth = COCO(official / "annotations" / "instances_val2017.json")
+    found = truth.loadRes(str(tmp_path / "results" / f"width_0.25_{part}.json"))
+    evaluation = COCOeval(truth, found, part)
+    if part == "keypoints":
+        evaluation.params.kpt_oks_sigmas = np.full(4, 0.05)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    # What is stored is in single precision.
+    assert figures[f"{figure}_ap"] == pytest.approx(100 * evaluation.stats[0], abs=0.2)
+    assert figures[f"{figure}_ap50"] == pytest.approx(100 * evaluation.stats[1], abs=0.2)
+
+
+def test_an_object_without_a_mask_is_its_box(official, tmp_path):
+    shutil.copytree(official, tmp_path / "official")
+    path = tmp_path / "official" / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    path.write_text(json.dumps(content))
+    prepare("coco/instances", str(tmp_path / "data"), str(tmp_path / "official"), "array_record")
+    config = config_of(tmp_path / "data")
+    data = open_data(config, example_settings(config.detection))
+    batches = [{**batch, "masks": np.ones_like(batch["masks"], float)} for batch in found_everything(data)]
+    assert data.figures(batches)["mask_ap50"] == pytest.approx(100)
 
 
 def test_what_is_missing_is_named(official, tmp_path):

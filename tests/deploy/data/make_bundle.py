@@ -1,6 +1,6 @@
-"""Makes bundle_v1 and what its programs compute, as README.md beside it tells.
+"""Makes a bundle to keep and what its programs compute, as README.md beside it tells.
 
-python tests/deploy/data/make_bundle_v1.py tests/deploy/data/bundle_v1
+python tests/deploy/data/make_bundle.py tests/deploy/data/bundle_v2
 """
 
 import sys
@@ -12,13 +12,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.deploy.bundle import InputEntry
 from slimjax.deploy.exporting import export_bundle
+from slimjax.deploy.formats import FORMATS
 from slimjax.deploy.source import Trained
 from slimjax.models.mobilenet_v2 import InvertedStage, MobileNetV2
 from slimjax.nn.tracing import abstract_variables
 from slimjax.training.progress import Progress
 
 WIDTHS = (0.5, 1.0)
-INPUT = InputEntry(8, "uint8", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), 8)
+INPUT = InputEntry.square(8, "uint8", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), 8)
 
 
 def network():
@@ -48,8 +49,9 @@ def main(output):
     colours = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     images = ((colours / 255 - INPUT.mean) / INPUT.stddev).astype(np.float32)
     figures = {width: {"top1_error": 10 / width} for width in WIDTHS}
-    trained = Trained("mobilenet_v2", model, variables, tuple("abcde"), INPUT, figures, images)
-    export_bundle(trained, output, WIDTHS, Progress(enabled=False), ("stablehlo", "onnx", "litert"))
+    names = tuple("abcde")
+    trained = Trained("mobilenet_v2", "classification", model, variables, names, INPUT, 8, figures, images)
+    export_bundle(trained, output, WIDTHS, Progress(enabled=False), tuple(FORMATS))
     logits = {
         f"width_{width:g}": np.asarray(jax.jit(model.apply, static_argnames="width")(variables, images, width=width))
         for width in WIDTHS
