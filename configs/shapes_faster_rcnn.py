@@ -32,12 +32,12 @@ def get_config() -> ConfigDict:
     config.detection.train_proposals = 200
     config.detection.test_proposals = 100
     config.batch_size = 8
-    config.num_train_steps = 1500
+    config.num_train_steps = 700
     config.learning_rate = 0.001
     config.schedule.warmup_steps = 100
     config.optimizer.name = "adamw"
     config.optimizer.options = ""
     config.optimizer.clip_norm = 35.0
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 500
+    config.eval_every_steps = 350
+    config.checkpoint_every_steps = 350
     return config

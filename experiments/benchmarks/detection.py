@@ -1,12 +1,12 @@
-"""Times a detector's inference at every width, and each of its parts: what suppression and RoIAlign take of the whole.
+"""Times a detector's step and inference at every width, and each part: what suppression and RoIAlign take of the whole.
 
     python experiments/benchmarks/detection.py                                      shapes_mask_rcnn, its own image size
     python experiments/benchmarks/detection.py --config s_mask_rcnn --sizes 800x1344 320x480 --widths 0.25 1
 
-Parts are programs of their own, given what the parts before them have made of random images, and take turns. They do
-not quite add up to the whole, in which XLA fuses across them. Weights are random, so proposals overlap otherwise than a
-trained network's; but for a few rounds more or less, suppression does the same work whatever they are. Writes a record
-beside this file.
+A step is the gradients of a width's losses. Parts are programs of their own, given what the parts before them have made
+of random images, and take turns. They do not quite add up to the whole, in which XLA fuses across them. Weights are
+random, so proposals overlap otherwise than a trained network's; but for a few rounds more or less, suppression does the
+same work whatever they are. Writes a record beside this file.
 """
 
 import argparse
@@ -22,12 +22,24 @@ from rich.table import Table
 from slimjax.analysis.tables import print_table
 from slimjax.configuration import configuration_file
 
-PARTS = ("backbone", "pyramid", "rpn", "proposals", "roi_align", "box head", "detections", "masks", "keypoints")
-"""In the order in which they run; `proposals` and `detections` are decoding and suppression."""
+PARTS = (
+    "backbone",
+    "pyramid",
+    "rpn",
+    "proposals",
+    "box roi_align",
+    "box head",
+    "detections",
+    "mask roi_align",
+    "mask head",
+    "keypoint roi_align",
+    "keypoint head",
+)
+"""Of inference, in the order in which they run; `proposals` and `detections` are decoding and suppression."""
 
 
 def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str, Callable[[], Any]]:
-    """Compiled calls without arguments of every part at a width, and of the `whole`."""
+    """Compiled calls without arguments of every part at a width, of the `whole` and of the `step`."""
     import jax
     import jax.numpy as jnp
 
@@ -68,19 +80,48 @@ def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str,
     def pool(boxes: Any, size: int) -> Any:
         return jax.vmap(partial(roi_align, size=size))(pooled, boxes).reshape(-1, size, size, settings.features)
 
-    regions = timed("roi_align", partial(pool, size=BOX_SIZE), proposals.boxes)
+    regions = timed("box roi_align", partial(pool, size=BOX_SIZE), proposals.boxes)
     classes, boxes = timed("box head", applied(lambda detector, x: detector.box_head(x)), variables, regions)
     by_image = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (classes, boxes))
     detect = jax.vmap(partial(detections_of, settings=settings))
     found = timed("detections", detect, *by_image, proposals, sizes)
     if settings.masks:
-        masks = applied(lambda detector, boxes: detector.mask_head(pool(boxes, MASK_SIZE)))
-        timed("masks", masks, variables, found.boxes)
+        regions = timed("mask roi_align", partial(pool, size=MASK_SIZE), found.boxes)
+        timed("mask head", applied(lambda detector, x: detector.mask_head(x)), variables, regions)
     if settings.num_keypoints:
-        keypoints = applied(lambda detector, boxes: detector.keypoint_head(pool(boxes, KEYPOINT_SIZE)))
-        timed("keypoints", keypoints, variables, found.boxes)
+        regions = timed("keypoint roi_align", partial(pool, size=KEYPOINT_SIZE), found.boxes)
+        timed("keypoint head", applied(lambda detector, x: detector.keypoint_head(x)), variables, regions)
     timed("whole", lambda variables, images: model.apply(variables, images, width), variables, images)
+    timed("step", gradients_of(model, width), variables, images)
     return calls
+
+
+def gradients_of(model: Any, width: float) -> Callable[..., Any]:
+    """The gradients of a width's losses, on images in each of which there are four objects."""
+    import jax
+    import jax.numpy as jnp
+
+    from slimjax.tasks.detection.matching import Objects
+    from slimjax.tasks.detection.settings import MASK_SIZE
+
+    def total(params: Any, batch_stats: Any, images: Any) -> Any:
+        count, height, side, _ = images.shape
+        corners = jnp.asarray([[0.1, 0.1], [0.5, 0.2], [0.3, 0.5], [0.2, 0.3]]) * jnp.asarray([side, height])
+        boxes = jnp.concatenate([corners, corners + jnp.asarray([0.3 * side, 0.4 * height])], -1)
+        points = jnp.broadcast_to(boxes[:, None, :2] + 2.0, (4, model.settings.num_keypoints, 2))
+        keypoints = jnp.concatenate([points, 2.0 * jnp.ones_like(points[..., :1])], -1)
+        masks = jnp.ones((4, 2 * MASK_SIZE, 2 * MASK_SIZE), jnp.uint8)
+        there, crowds = jnp.ones(4, bool), jnp.zeros(4, bool)
+        one = Objects(boxes, jnp.arange(4, dtype=jnp.int32), there, crowds, masks, keypoints)
+        objects = jax.tree.map(lambda array: jnp.broadcast_to(array, (count, *array.shape)), one)
+        sizes = jnp.tile(jnp.asarray([height, side], jnp.float32), (count, 1))
+        keys = jax.random.split(jax.random.key(0), count)
+        variables = {"params": params, "batch_stats": batch_stats}
+        arguments = (images, objects, sizes, keys, width)
+        losses, _ = model.apply(variables, *arguments, method="losses", mutable=["batch_stats"])
+        return sum(jnp.sum(of_part) for of_part in losses.values())
+
+    return lambda variables, images: jax.grad(total)(variables["params"], variables["batch_stats"], images)
 
 
 def measure(config: Any, size: tuple[int, int], widths: tuple[float, ...], batch_size: int, repeats: int) -> Any:
@@ -105,13 +146,14 @@ def measure(config: Any, size: tuple[int, int], widths: tuple[float, ...], batch
 def print_rows(size: tuple[int, int], rows: list[dict[str, Any]]) -> None:
     """A table: what each part takes of the sum of all."""
     names = [name for name in PARTS if name in rows[0]["ms"]]
-    table = Table("width", "whole ms", *names, title=f"{size[0]} x {size[1]} pixels, % of the parts' sum")
+    title = f"{size[0]} x {size[1]} pixels: step, inference, % of the sum of inference's parts"
+    table = Table("width", "step ms", "whole ms", *names, title=title)
     for column in table.columns:
         column.justify = "right"
     for row in rows:
         total = sum(row["ms"][name] for name in names)
         shares = (f"{100 * row['ms'][name] / total:.1f}" for name in names)
-        table.add_row(f"{row['width']:g}", f"{row['ms']['whole']:.1f}", *shares)
+        table.add_row(f"{row['width']:g}", *(f"{row['ms'][name]:.1f}" for name in ("step", "whole")), *shares)
     print_table(table)
 
 

@@ -1,6 +1,6 @@
 """RoIAlign (He et al. 2017, arXiv:1703.06870, section 3) over the levels of a feature pyramid."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,10 @@ SAMPLES = 2
 
 _REGIONS_AT_ONCE = 32
 """Of one image: what is gathered for so many is in memory at a time."""
+
+FEW_CELLS = 2**14
+"""Of all levels, up to which products with all of them cost less than a gather, whose gradient is a scatter: on 2 cores
+of an AMD EPYC a third of it at 128 x 128 pixels and 7 bins, three quarters at 320 x 512."""
 
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224.0, 4
 """A region of the side of ImageNet's images is pooled where it would be without a pyramid (Lin et al. 2017)."""
@@ -38,6 +42,31 @@ def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) ->
     Returns:
       [regions, size, size, channels]. Gradients flow to the features, not to the boxes.
     """
+    count = sum(level.shape[0] * level.shape[1] for level in features.values())
+    pooled = _from_all_cells(features, size) if count <= FEW_CELLS else _from_own_cells(features, size)
+    regions = jax.lax.stop_gradient(boxes)
+    return jax.lax.map(jax.checkpoint(pooled), regions, batch_size=min(_REGIONS_AT_ONCE, max(len(regions), 1)))
+
+
+def _from_all_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[jax.Array], jax.Array]:
+    """Pools a box [4] by products with all cells of all levels, most weights of which are 0."""
+
+    def pooled(box: jax.Array) -> jax.Array:
+        own = levels_of(box, min(features), max(features))
+        found = jnp.zeros(())
+        for level, cells in features.items():
+            scaled = box / 2.0**level - 0.5
+            of_rows = _weights(scaled[1], scaled[3], cells.shape[0], size) * (own == level)
+            of_columns = _weights(scaled[0], scaled[2], cells.shape[1], size)
+            of_rows, of_columns = of_rows.astype(cells.dtype), of_columns.astype(cells.dtype)
+            found += jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
+        return found
+
+    return pooled
+
+
+def _from_own_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[jax.Array], jax.Array]:
+    """Pools a box [4] from the cells that its samples lie between, gathered from its level."""
     levels = sorted(features)
     # One table of cells, so that a region of any level is a gather from it.
     table = jnp.concatenate([features[level].reshape(-1, features[level].shape[-1]) for level in levels])
@@ -55,8 +84,21 @@ def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) ->
         of_rows, of_columns = of_rows.astype(table.dtype), of_columns.astype(table.dtype)
         return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
 
-    regions = jax.lax.stop_gradient(boxes)
-    return jax.lax.map(jax.checkpoint(pooled), regions, batch_size=min(_REGIONS_AT_ONCE, max(len(regions), 1)))
+    return pooled
+
+
+def _weights(low: jax.Array, high: jax.Array, cells: int, size: int) -> jax.Array:
+    """Along one axis the weights [size, cells] of all cells for every bin; see `_taps` for the arguments."""
+    inside, there = _samples(low, high, cells, size)
+    hats = jnp.maximum(1.0 - jnp.abs(inside[:, None] - jnp.arange(cells)), 0.0)
+    return jnp.where(there[:, None], hats, 0.0).reshape(size, SAMPLES, cells).mean(1)
+
+
+def _samples(low: jax.Array, high: jax.Array, cells: jax.Array | int, size: int) -> tuple[jax.Array, jax.Array]:
+    """Along one axis where the samples are, in cells, and whether there is something: [size * SAMPLES]."""
+    samples = size * SAMPLES
+    places = low + (jnp.arange(samples) + 0.5) * (high - low) / samples
+    return jnp.clip(places, 0.0, cells - 1.0), (places > -1.0) & (places < cells)
 
 
 def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
@@ -74,13 +116,10 @@ def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> tuple
       indices [size * SAMPLES * 2] and weights [size, size * SAMPLES * 2], those of each bin summing to 1 if all of its
       samples are on the grid.
     """
-    samples = size * SAMPLES
-    places = low + (jnp.arange(samples) + 0.5) * (high - low) / samples
-    there = (places > -1.0) & (places < cells)
-    inside = jnp.clip(places, 0.0, cells - 1.0)
+    inside, there = _samples(low, high, cells, size)
     first = jnp.floor(inside).astype(jnp.int32)
     share = inside - first
     indices = jnp.stack([first, jnp.minimum(first + 1, cells - 1)], -1).reshape(-1)
     weights = jnp.where(there[:, None], jnp.stack([1.0 - share, share], -1), 0.0) / SAMPLES
-    own_bin = jnp.arange(size)[:, None] == (jnp.arange(samples) // SAMPLES)[None, :]
+    own_bin = jnp.arange(size)[:, None] == (jnp.arange(size * SAMPLES) // SAMPLES)[None, :]
     return indices, (own_bin[:, :, None] * weights[None]).reshape(size, -1)
