@@ -92,6 +92,7 @@ def detection() -> ConfigDict:
     config.box_samples = 512  # proposals of an image that are learned from
     config.train_proposals = 2000  # of a level before suppression, and of an image after it
     config.test_proposals = 1000  # likewise, in evaluation
+    config.detections = 100  # of an image at most
     return config
 
 

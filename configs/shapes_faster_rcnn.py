@@ -28,9 +28,10 @@ def get_config() -> ConfigDict:
     config.detection.keypoint_features = 64
     config.detection.anchor_scale = 4.0
     config.detection.rpn_samples = 64
-    config.detection.box_samples = 64
+    config.detection.box_samples = 32
     config.detection.train_proposals = 200
     config.detection.test_proposals = 100
+    config.detection.detections = 20
     config.batch_size = 8
     config.num_train_steps = 700
     config.learning_rate = 0.001

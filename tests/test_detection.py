@@ -1,8 +1,14 @@
-"""Detectors through the real program: they learn at every width, and start from a classifier."""
+"""Detectors through the real programs: they learn at every width, are shown, shipped, and start from a classifier."""
+
+import json
+import re
 
 import numpy as np
 import pytest
 from programs import STEPS_OF_ONE, arrays_of, lines_of
+
+from slimjax import SlimmableRuntime
+from slimjax.tasks.detection.data.shapes import write_shapes
 
 SMALL = [
     "--config.detection.masks=True",
@@ -17,21 +23,108 @@ def figures_of(workdir):
     return next(line for line in reversed(lines_of(workdir)) if "eval/box_ap/width_1" in line)
 
 
-@pytest.mark.slow
-def test_all_heads_learn_at_every_width_and_shared_batch_norms_fail(run_program, tmp_path):
-    settings = [*SMALL, "--config.dataset.train_split=train", "--config.num_train_steps=500"]
-    for name, method in (("private", "switchable"), ("shared", "shared")):
-        arguments = [f"--workdir={tmp_path / name}", *settings, f"--config.model.batch_norm={method}"]
+@pytest.fixture(scope="module")
+def train(run_program, tmp_path_factory):
+    """Trains with all heads; gives the workdir, and what was printed."""
+
+    def train(batch_norm):
+        workdir = tmp_path_factory.mktemp("detectors") / batch_norm
+        settings = [*SMALL, "--config.dataset.train_split=train", "--config.num_train_steps=500"]
+        arguments = [f"--workdir={workdir}", *settings, f"--config.model.batch_norm={batch_norm}"]
         code, out, err = run_program("--config=shapes_faster_rcnn", *arguments, seconds=1500)
         assert code == 0, err
-        assert "keypoint ap50" in out
-    figures = figures_of(tmp_path / "private")
+        return workdir, out
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def trained(train):
+    return train("switchable")
+
+
+@pytest.mark.slow
+def test_all_heads_learn_at_every_width(trained):
+    workdir, out = trained
+    assert "keypoint ap50" in out
+    figures = figures_of(workdir)
     for width in ("0.25", "1"):
         assert figures[f"eval/box_ap50/width_{width}"] > 25, figures
         assert figures[f"eval/mask_ap50/width_{width}"] > 25, figures
         assert figures[f"eval/keypoint_ap50/width_{width}"] > 10, figures
-    naive = figures_of(tmp_path / "shared")
-    assert min(naive[f"eval/box_ap50/width_{width}"] for width in ("0.25", "1")) < 5, naive
+
+
+@pytest.mark.slow
+def test_batch_norms_that_widths_share_fail(train):
+    workdir, _ = train("shared")
+    figures = figures_of(workdir)
+    assert min(figures[f"eval/box_ap50/width_{width}"] for width in ("0.25", "1")) < 5, figures
+
+
+@pytest.mark.slow
+def test_results_are_written_as_coco_takes_them(trained, run_program):
+    workdir, _ = trained
+    code, out, err = run_program("--mode=eval", f"--workdir={workdir}")
+    assert code == 0, err
+    folder = workdir / "results" / "step_500"
+    assert f"results, as the data set's evaluation takes them: {folder}" in out
+    kinds = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+    for width in ("0.25", "1"):
+        for name, key in kinds.items():
+            results = json.loads((folder / f"width_{width}_{name}.json").read_text())
+            assert results
+            assert all(result.keys() == {"image_id", "category_id", "score", key} for result in results)
+
+
+@pytest.mark.slow
+def test_a_report_shows_what_every_width_finds(trained, run_program, tmp_path):
+    workdir, _ = trained
+    code, _, err = run_program(f"--workdir={workdir}", f"--output={tmp_path}", module="slimjax.report", seconds=900)
+    assert code == 0, err
+    (run,) = json.loads((tmp_path / "report.json").read_text())["runs"]
+    figures = figures_of(workdir)
+    for row in run["widths"]:
+        assert row["box_ap"] == pytest.approx(figures[f"eval/box_ap/width_{row['width']:g}"], abs=0.5)
+        assert row["median_ms"] > 0
+    page = (tmp_path / "index.html").read_text()
+    assert re.findall(r'<h2 id="(\w+)">', page)[1:] == ["costs", "comparison", "curves", "detections", "batch_norms"]
+    assert len(re.findall(r"<figcaption>annotated: \d", page)) == 6
+    code, _, err = run_program(f"--workdir={workdir}", "--layer=stem", module="slimjax.report")
+    assert code == 1
+    assert "--layer=stem is for classifiers" in err
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_of_a_folder(trained, run_program, tmp_path):
+    workdir, _ = trained
+    (tmp_path / "images").mkdir()
+    write_shapes(tmp_path / "shapes", {"some": 3}, seed=5)
+    for path in (tmp_path / "shapes" / "some").iterdir():
+        path.rename(tmp_path / "images" / path.name)
+    arguments = [f"--workdir={workdir}", f"--images={tmp_path / 'images'}", f"--output={tmp_path / 'pictures'}"]
+    code, _, err = run_program(*arguments, module="slimjax.detect")
+    assert code == 0, err
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+    found = json.loads((tmp_path / "pictures" / "detections.json").read_text())
+    assert {result["width"] for result in found} == {0.25, 1.0}
+    assert any(result["score"] > 0.5 for result in found)
+
+
+@pytest.mark.slow
+def test_a_bundle_finds_what_was_trained(trained, run_program, tmp_path):
+    workdir, _ = trained
+    bundle = tmp_path / "bundle"
+    arguments = [f"--workdir={workdir}", f"--output={bundle}", "--input=uint8", "--formats=stablehlo,orbax"]
+    code, out, err = run_program(*arguments, module="slimjax.export", seconds=900)
+    assert code == 0, err
+    assert "box ap50" in out
+    runtime = SlimmableRuntime.load(bundle)
+    found = runtime.predict(np.zeros((1, *runtime.input_shape[1:]), np.uint8), width=0.25)
+    assert not np.any(found["there"] & (found["scores"] > 0.5)), "there is nothing to be found in a black image"
+    arguments = [f"--workdir={workdir}", f"--output={tmp_path / 'other'}", "--formats=litert"]
+    code, _, err = run_program(*arguments, module="slimjax.export")
+    assert code == 1
+    assert "--formats=litert cannot hold a detector; choose among stablehlo, orbax" in err
 
 
 @pytest.mark.slow

@@ -32,9 +32,14 @@ def _settings(section: ConfigDict) -> Settings:
     Raises:
       UserError: if one is out of range.
     """
-    for key in ("features", "box_features", "keypoint_features", "rpn_samples", "box_samples", "most_objects"):
+    for key in ("features", "box_features", "keypoint_features", "most_objects", "detections"):
         if section[key] < 1:
             raise UserError(f"detection.{key}={section[key]} has to be at least 1")
+    for key, least in (("rpn_samples", 2), ("box_samples", 4), ("train_proposals", 1), ("test_proposals", 1)):
+        if section[key] < least:
+            raise UserError(f"detection.{key}={section[key]} has to be at least {least}")
+    if section.anchor_scale <= 0 or section.mask_size < 1:
+        raise UserError("detection.anchor_scale and detection.mask_size have to be positive")
     if section.num_keypoints < 0:
         raise UserError(
             f"detection.num_keypoints={section.num_keypoints} has to be at least 0, which is no keypoint head"
@@ -59,4 +64,5 @@ def _settings(section: ConfigDict) -> Settings:
         masks=section.masks,
         num_keypoints=section.num_keypoints,
         keypoint_features=section.keypoint_features,
+        detections=section.detections,
     )
