@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.task = "detection"
     config.model.name = "resnet_pyramid_tiny"
     config.dataset.name = "shapes"
+    config.dataset.flip = True
     config.dataset.eval_split = "validation"
     config.detection.frozen_stages = 0
     config.detection.frozen_batch_norm = False

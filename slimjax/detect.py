@@ -3,11 +3,12 @@
 python -m slimjax.detect --workdir=runs/shapes_masks --images=FOLDER --output=pictures
 python -m slimjax.detect --workdir=DIR --images=photo.jpg --output=pictures --widths=.25,1 --min_score=.7
 
-Each image comes out as a PNG of its name, and all that was found as `detections.json`: COCO's list of results, with the
-file's name in the place of an image's number, and the width.
+Each image comes out as a PNG of its name (with its ending, if several are called the same), and all that was found as
+`detections.json`: COCO's list of results, with the file's name in the place of an image's number, and the width.
 """
 
 import json
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
     from PIL import Image
 
     from slimjax.tasks.detection.detector import Detector
-    from slimjax.tasks.detection.evaluation import results_of
+    from slimjax.tasks.detection.evaluation import Stored, results_of
     from slimjax.tasks.detection.finding import found_in
     from slimjax.tasks.detection.pictures import side_by_side
     from slimjax.tasks.detection.task import example_settings
@@ -70,17 +71,18 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
 
     model, variables = load_checkpoint(workdir, _CHECKPOINT.value)
     assert isinstance(model, Detector)
-    names, results = _category_names(config, model.num_classes), []
+    (names, ids), results = _categories(config, model.num_classes), []
+    stems = Counter(file.stem for file in images)
     output.mkdir(parents=True, exist_ok=True)
     with Progress(enabled=not _QUIET.value) as progress:
-        found = found_in(images, model, variables, example_settings(config.detection), _widths(model.widths))
+        found = found_in(images, model, variables, example_settings(config), _widths(model.widths))
         for file, of_widths in progress.track(found, "detecting", len(images)):
             with Image.open(file) as stored:
                 picture = stored.convert("RGB")
-            side_by_side(picture, of_widths, names, _MIN_SCORE.value).save(output / f"{file.stem}.png")
-            size, ids = (picture.height, picture.width), range(1, model.num_classes + 1)
+            name = file.stem if stems[file.stem] == 1 else file.name
+            side_by_side(picture, of_widths, names, _MIN_SCORE.value).save(output / f"{name}.png")
             for width, detections in of_widths.items():
-                own = results_of(detections, 0, 1.0, size, ids)
+                own = results_of(detections, Stored(0, picture.height, picture.width), ids)
                 results += [{**result, "image_id": file.name, "width": width} for result in own]
     (output / "detections.json").write_text(json.dumps(results))
     print(f"{len(images)} pictures and detections.json: {output}")
@@ -96,14 +98,16 @@ def _widths(of_model: tuple[float, ...]) -> tuple[float, ...]:
     return widths
 
 
-def _category_names(config: ConfigDict, num_classes: int) -> tuple[str, ...]:
-    """Those of the data set, or numbers where that is not at hand."""
-    from slimjax.tasks.detection.data.opening import category_names
+def _categories(config: ConfigDict, num_classes: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and ids of the data set, or numbers from 1 where that is not at hand."""
+    from slimjax.tasks.detection.data.opening import categories_of
 
     try:
-        return category_names(config.dataset)
+        categories = categories_of(config.dataset)
     except UserError:
-        return tuple(f"category {number}" for number in range(1, num_classes + 1))
+        ids = tuple(range(1, num_classes + 1))
+        return tuple(f"category {id_}" for id_ in ids), ids
+    return categories.names, categories.ids
 
 
 if __name__ == "__main__":

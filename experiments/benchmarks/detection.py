@@ -177,7 +177,7 @@ def main() -> None:
 
     config = config_of(str(configuration_file(arguments.config)))
     console, results = Console(highlight=False), []
-    for size in arguments.sizes or [example_settings(config.detection).padded_size(wide=True)]:
+    for size in arguments.sizes or [example_settings(config).padded_size(wide=True)]:
         rows = measure(config, size, tuple(arguments.widths), arguments.batch_size, arguments.repeats)
         results.append({"height": size[0], "width": size[1], "rows": rows})
         print_rows(size, rows)

@@ -81,6 +81,11 @@ class SlimmableNetwork(nn.Module):
     folding: Folding | None = None
     dtype: Any = jnp.float32
 
+    @property
+    def class_layers(self) -> tuple[tuple[str, ...], ...]:
+        """Where in the parameters the layers are whose size follows from the number of classes."""
+        return ((CLASSIFIER,),)
+
     def uniform_plan(self, width: float) -> WidthPlan:
         """The plan of a width by the family's rounding rule."""
         raise NotImplementedError

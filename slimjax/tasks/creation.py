@@ -27,9 +27,9 @@ def count_classes(config: ConfigDict) -> int:
     """
     check_task(config)
     if config.task == "detection":
-        from slimjax.tasks.detection.data.opening import category_names
+        from slimjax.tasks.detection.data.opening import categories_of
 
-        return len(category_names(config.dataset))
+        return len(categories_of(config.dataset).names)
     from slimjax.tasks.classification.data import count_classes as of_classification
 
     return of_classification(config.dataset)
@@ -76,11 +76,11 @@ def create_task(
       UserError: if something in the configuration is unknown, or the data set is not at hand.
     """
     check_task(config)
+    options: dict[str, Any] = {"batch_norm_axis": batch_norm_axis, "batch_norm_groups": batch_norm_groups}
     if config.task == "detection":
         from slimjax.tasks.detection.task import create_task as create_detection
 
-        return create_detection(config, platform, info)
+        return create_detection(config, platform, info, **options)
     from slimjax.tasks.classification.task import create_task as create_classification
 
-    options: dict[str, Any] = {"batch_norm_axis": batch_norm_axis, "batch_norm_groups": batch_norm_groups}
     return create_classification(config, platform, **options, info=info)

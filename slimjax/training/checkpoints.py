@@ -30,7 +30,7 @@ FORMAT = 2
 DIRECTORY = "checkpoints"
 MEAN_ERROR = "mean_error"
 OF_THE_NETWORK = ("task", "model", "detection")
-_OF_THE_DETECTOR = ("masks", "num_keypoints", "features", "box_features", "keypoint_features")
+_OF_THE_DETECTOR = ("masks", "num_keypoints", "features", "box_features", "keypoint_features", "anchor_scale")
 # How it trains and is evaluated, not what it is.
 NOT_OF_THE_NETWORK = (
     "model.batch_norm_momentum",
@@ -281,6 +281,8 @@ def check_continues(stored: Description, config: ConfigDict, path: epath.Path) -
     given = plain(config)
     # What a state holds and where the data goes on follow from these, and the place of incremental training's stages.
     fixed = ["optimizer", "batch_size", "switch_rule", "seed", "ema_decay", "dataset.name", "dataset.train_split"]
+    if config.task == "detection":
+        fixed.append("detection.with_empty")
     if config.switch_rule == "incremental":
         fixed += ["num_train_steps", "num_epochs"]
     differences = [line for key in fixed for line in _differences(_at(stored.config, key), _at(given, key), key)]

@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from slimjax.errors import UserError
-from slimjax.models.network import BACKBONE, CLASSIFIER
+from slimjax.models.network import BACKBONE
 from slimjax.paths import folder_path
 from slimjax.training.checkpoints import Checkpoints, Description, check_continues, check_same_network, describe
 from slimjax.training.mesh import REPLICATED, check_platform, data_mesh
@@ -109,7 +110,16 @@ def check_start(config: ConfigDict, workdir: epath.Path) -> None:
         raise UserError(
             "init_classifier=False says nothing alone; give --config.init_from too, the run whose weights are taken"
         )
-    if config.init_from and not Checkpoints(workdir).steps():
+    begins = not Checkpoints(workdir).steps()
+    if config.task == "detection" and begins and not config.init_from:
+        section = config.detection
+        if section.frozen_stages or section.frozen_batch_norm:
+            raise UserError(
+                f"detection.frozen_stages={section.frozen_stages} and frozen_batch_norm={section.frozen_batch_norm} "
+                "keep parts of the backbone as they are, which nobody has trained; give --config.init_from, the "
+                "workdir of a trained ResNet, or set them to 0 and False"
+            )
+    if config.init_from and begins:
         try:
             _checkpoints_to_start_from(config).find("latest")
         except UserError as error:
@@ -128,14 +138,21 @@ def _other_weights(run: Run, new: TrainState) -> Weights:
     stored = source.description(step)
     if run.config.task == "detection" and stored.config["task"] == "classification":
         return _with_backbone(run, new, source, step)
-    ours = {} if run.config.init_classifier else {CLASSIFIER: new.params[CLASSIFIER]}
     path = source.directory / str(step)
-    check_same_network(stored, run.config, None if ours else run.num_classes, path, "config.init_from")
+    anew = not run.config.init_classifier
+    check_same_network(stored, run.config, None if anew else run.num_classes, path, "config.init_from")
     shapes = state_shapes(run)
-    theirs = {name: shape for name, shape in shapes.params.items() if name not in ours}
-    weights = source.restore_weights(step, Weights(theirs, shapes.batch_stats))
+    ours = {place for place in flatten_dict(new.params) if anew and _is_of_classes(run, place)}
+    theirs = {place: shape for place, shape in flatten_dict(shapes.params).items() if place not in ours}
+    weights = source.restore_weights(step, Weights(unflatten_dict(theirs), shapes.batch_stats))
     source.close()
-    return weights.replace(params={**weights.params, **ours})
+    kept = {place: array for place, array in flatten_dict(new.params).items() if place in ours}
+    return weights.replace(params=unflatten_dict({**flatten_dict(weights.params), **kept}))
+
+
+def _is_of_classes(run: Run, place: tuple[str, ...]) -> bool:
+    """Whether a parameter is of a layer whose size follows from the number of classes."""
+    return any(place[: len(layer)] == layer for layer in run.task.model.class_layers)
 
 
 def _with_backbone(run: Run, new: TrainState, source: Checkpoints, step: int) -> Weights:

@@ -5,6 +5,7 @@ keypoints: He et al. 2017, arXiv:1703.06870. Shapes are static: fixed numbers of
 detections.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -52,6 +53,12 @@ class Detector(SlimmableNetwork):
     stem_kernel_size: int = 7
     settings: Settings = Settings()
 
+    @property
+    def class_layers(self) -> tuple[tuple[str, ...], ...]:
+        """See SlimmableNetwork."""
+        masks = (("mask_head", "masks"),) if self.settings.masks else ()
+        return (("box_head", "classes"), ("box_head", "shifts"), *masks)
+
     def uniform_plan(self, width: float) -> WidthPlan:
         """See SlimmableNetwork; the widths differ in the backbone alone."""
         return self._resnet(parent=None).uniform_plan(width)
@@ -67,19 +74,8 @@ class Detector(SlimmableNetwork):
 
     def _resnet(self, **options: Any) -> ResNet:
         """The backbone."""
-        return ResNet(
-            widths=self.widths,
-            plans=self.plans,
-            stem=self.stem,
-            batch_norm=self.batch_norm,
-            folding=self.folding,
-            dtype=self.dtype,
-            stages=self.stages,
-            stem_features=self.stem_features,
-            stem_kernel_size=self.stem_kernel_size,
-            frozen_stages=self.settings.frozen_stages,
-            **options,
-        )
+        shared = {name: getattr(self, name) for name in _of_the_backbone()}
+        return ResNet(**shared, frozen_stages=self.settings.frozen_stages, **options)
 
     def setup(self) -> None:
         """Makes the parts."""
@@ -228,6 +224,13 @@ class Detector(SlimmableNetwork):
         return _by_image(self.keypoint_head(self._pooled(levels, boxes, KEYPOINT_SIZE)), boxes.shape[0])
 
 
+def _of_the_backbone() -> list[str]:
+    """The attributes that a detector hands on to its backbone: all but what a classifier has at its end."""
+    ours = {field.name for field in dataclasses.fields(Detector)}
+    theirs = [field.name for field in dataclasses.fields(ResNet) if field.name not in ("parent", "name")]
+    return [name for name in theirs if name in ours and name != "num_classes"]
+
+
 def _sizes_of(images: jax.Array, sizes: jax.Array | None) -> jax.Array:
     if sizes is not None:
         return sizes
@@ -257,17 +260,7 @@ def create_detector(
     resnet = create_model(backbone, widths, num_classes, **options)
     if not isinstance(resnet, ResNet):
         raise UserError(f"model.name={backbone} is no ResNet; detectors are built on resnet50, resnet101 or resnet152")
-    detector = Detector(
-        widths=resnet.widths,
-        num_classes=resnet.num_classes,
-        plans=resnet.plans,
-        stem=resnet.stem,
-        batch_norm=resnet.batch_norm,
-        dtype=resnet.dtype,
-        stages=resnet.stages,
-        stem_features=resnet.stem_features,
-        stem_kernel_size=resnet.stem_kernel_size,
-        settings=settings,
-    )
+    shared = {name: getattr(resnet, name) for name in _of_the_backbone()}
+    detector = Detector(**shared, num_classes=resnet.num_classes, settings=settings)
     detector.check_options()
     return detector

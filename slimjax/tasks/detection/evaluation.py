@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from slimjax.errors import UserError
+from slimjax.tasks.detection.data.annotations import MIDDLE
 from slimjax.tasks.detection.data.source import Split
 from slimjax.tasks.task import Figures
 
@@ -43,8 +44,20 @@ class Categories(NamedTuple):
     keypoints: tuple[str, ...]
 
 
+class Stored(NamedTuple):
+    """An image as it is stored: its id, and pixels."""
+
+    id: int
+    height: int
+    width: int
+
+
 class GroundTruth:
-    """The annotations of a split as pycocotools takes them, made from the stored records."""
+    """The annotations of a split as pycocotools takes them, made from the stored records.
+
+    Attributes:
+      images: in the order of the split.
+    """
 
     def __init__(self, split: Split, categories: Categories, parts: Sequence[str]) -> None:
         """Reads the annotations of all images.
@@ -58,10 +71,9 @@ class GroundTruth:
           UserError: if pycocotools is missing.
         """
         self._categories, self._parts = categories, tuple(parts)
-        self._api = _index(_content(split, categories))
-        self.sizes: dict[int, tuple[int, int]] = {
-            image["id"]: (image["height"], image["width"]) for image in self._api.dataset["images"]
-        }
+        content = _content(split, categories)
+        self._api = _index(content)
+        self.images = [Stored(image["id"], image["height"], image["width"]) for image in content["images"]]
 
     def figures(self, results: Sequence[Result]) -> Figures:
         """Average precisions in percent.
@@ -131,30 +143,30 @@ def _index(content: dict[str, Any]) -> Any:
 
 def _content(split: Split, categories: Categories) -> dict[str, Any]:
     """An annotation file's content."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(len(split)):
         record = split.record(index)
         height, width = split.image_size(record)
         image_id, objects = int(record["image/id"]), record["objects"]
         images.append({"id": image_id, "height": height, "width": width})
-        for place in range(len(objects["id"])):
-            annotations.append(_annotation(image_id, (height, width), objects, place, categories))
+        for place in range(len(objects["label"])):
+            # Numbered anew, from 1: pycocotools takes the id 0 for no match, and files may use one twice.
+            own = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append({**own, **_annotation((height, width), objects, place, categories)})
     named = [{"id": id_, "name": name} for id_, name in zip(categories.ids, categories.names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": named}
 
 
 def _annotation(
-    image_id: int, size: tuple[int, int], objects: Mapping[str, Any], place: int, categories: Categories
+    size: tuple[int, int], objects: Mapping[str, Any], place: int, categories: Categories
 ) -> dict[str, Any]:
     left, top, right, bottom = (float(value) for value in objects["box"][place])
-    keypoints = [float(value) for value in objects["keypoints"][place]] if categories.keypoints else []
+    keypoints = _in_whole_pixels(np.asarray(objects["keypoints"][place])) if categories.keypoints else []
     counts = objects["segmentation"][place]
     # Of an object without a mask it is its box, as in training.
     filled = [[left, top, left, bottom, right, bottom, right, top]]
     return {
-        # COCO takes the id 0 for no match.
-        "id": int(objects["id"][place]) + 1,
-        "image_id": image_id,
         "category_id": categories.ids[int(objects["label"][place])],
         "bbox": [left, top, right - left, bottom - top],
         "area": float(objects["area"][place]),
@@ -165,40 +177,55 @@ def _annotation(
     }
 
 
-def results_of(
-    detections: Mapping[str, np.ndarray],
-    image_id: int,
-    scale: float,
-    stored_size: tuple[int, int],
-    category_ids: Sequence[int],
-) -> list[Result]:
-    """What was found in one image, in COCO's format and the stored image's pixels.
+def _in_whole_pixels(keypoints: np.ndarray) -> list[float]:
+    """Keypoints [..., 3] as COCO's files have them, flat: a pixel's number stands for its middle."""
+    flat = np.array(keypoints, np.float64).reshape(-1, 3)
+    flat[:, :2] -= np.where(flat[:, 2:] > 0, MIDDLE, 0.0)
+    return [float(value) for value in flat.reshape(-1)]
+
+
+def in_stored_pixels(detections: Mapping[str, np.ndarray], seen: np.ndarray, stored: Stored) -> dict[str, np.ndarray]:
+    """What was found in one image as it was shown to the network, in the pixels of the stored one.
 
     Args:
       detections: arrays of one image by name, as `slimjax.tasks.detection.proposals.Detections`.
-      image_id: of the stored image.
-      scale: pixels that the network saw over those stored.
-      stored_size: height and width of the stored image, pixels.
+      seen: height and width that the network saw, without padding.
+      stored: the image.
+    """
+    # Height and width were rounded after scaling, each by itself.
+    scales = np.array([stored.width, stored.height], np.float32) / np.asarray(seen, np.float32)[::-1]
+    found = {**detections}
+    limits = [stored.width, stored.height] * 2
+    found["boxes"] = np.clip(detections["boxes"] * np.tile(scales, 2), 0, limits)
+    if detections.get("keypoints") is not None:
+        points = detections["keypoints"]
+        found["keypoints"] = np.concatenate([points[..., :2] * scales, points[..., 2:]], -1)
+    return found
+
+
+def results_of(detections: Mapping[str, np.ndarray], stored: Stored, category_ids: Sequence[int]) -> list[Result]:
+    """What was found in one image, in COCO's format.
+
+    Args:
+      detections: arrays of one image by name, in its stored pixels.
+      stored: the image.
       category_ids: by label.
     """
-    height, width = stored_size
-    boxes = detections["boxes"] / scale
-    boxes = np.clip(boxes, 0, [width, height, width, height])
-    results = []
+    boxes, results = detections["boxes"], []
     for place in np.flatnonzero(detections["there"]).tolist():
         left, top, right, bottom = boxes[place].tolist()
         result = {
-            "image_id": image_id,
+            "image_id": stored.id,
             "category_id": category_ids[int(detections["labels"][place])],
             "score": float(detections["scores"][place]),
             "bbox": [left, top, right - left, bottom - top],
         }
         if detections.get("masks") is not None:
-            result["segmentation"] = pasted_mask(detections["masks"][place], boxes[place], stored_size)
+            size = stored.height, stored.width
+            result["segmentation"] = pasted_mask(detections["masks"][place], boxes[place], size)
         if detections.get("keypoints") is not None:
-            points = detections["keypoints"][place]
-            flat = np.stack([points[:, 0] / scale, points[:, 1] / scale, np.ones(len(points))], -1)
-            result["keypoints"] = [float(value) for value in flat.reshape(-1)]
+            points = detections["keypoints"][place][:, :2]
+            result["keypoints"] = _in_whole_pixels(np.concatenate([points, np.ones((len(points), 1))], -1))
         results.append(result)
     return results
 
@@ -212,22 +239,26 @@ def pasted_mask(mask: np.ndarray, box: np.ndarray, image_size: tuple[int, int]) 
       image_size: height and width of the image, pixels.
 
     Returns:
-      `size` and `counts`, as COCO has them: a pixel is the object's where the bilinear value at its middle is .5 or
-      more.
+      `size` and `counts`, as COCO has them: a pixel is the object's where its middle is in the box and the bilinear
+      value there is .5 or more. Between the outermost bins' middles and the box's edge values go on as they are.
     """
     from pycocotools import mask as coco_masks
 
     left, top, right, bottom = box.tolist()
     height, width = image_size
-    rows = np.arange(int(top), min(int(np.ceil(bottom)), height))
-    columns = np.arange(int(left), min(int(np.ceil(right)), width))
+    rows, columns = _middles_within(top, bottom, height), _middles_within(left, right, width)
     whole = np.zeros(image_size, np.uint8, order="F")
     if len(rows) and len(columns):
-        by_rows = _interpolation(rows + 0.5, top, bottom, len(mask))
-        by_columns = _interpolation(columns + 0.5, left, right, len(mask))
+        by_rows = _interpolation(rows + MIDDLE, top, bottom, len(mask))
+        by_columns = _interpolation(columns + MIDDLE, left, right, len(mask))
         whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = by_rows @ mask @ by_columns.T >= 0.5
     run_lengths = coco_masks.encode(whole)
     return {"size": list(image_size), "counts": run_lengths["counts"].decode()}
+
+
+def _middles_within(low: float, high: float, size: int) -> np.ndarray:
+    """The pixels of one axis whose middles are in a range, of an image of so many."""
+    return np.arange(max(int(np.ceil(low - MIDDLE)), 0), min(int(np.ceil(high - MIDDLE)), size))
 
 
 def _interpolation(middles: np.ndarray, low: float, high: float, size: int) -> np.ndarray:
@@ -241,24 +272,19 @@ def _interpolation(middles: np.ndarray, low: float, high: float, size: int) -> n
 
 
 def all_results(
-    batches: Iterable[Mapping[str, np.ndarray]],
-    sizes: Mapping[int, tuple[int, int]],
-    category_ids: Sequence[int],
-    tell: Callable[[int], None] = lambda done: None,
+    batches: Iterable[Mapping[str, np.ndarray]], images: Sequence[Stored], category_ids: Sequence[int]
 ) -> list[Result]:
-    """The results of batches of detections, each with `id`, `scale` and `mask` of its images.
+    """The results of batches of detections.
 
     Args:
-      batches: arrays [batch, ...] by name.
-      sizes: heights and widths of the stored images, by id.
+      batches: arrays [batch, ...] by name, with `index`, `size` and `mask` of the images.
+      images: of the split.
       category_ids: by label.
-      tell: told of the number of images that are done.
     """
     results: list[Result] = []
-    for done, batch in enumerate(batches, start=1):
+    for batch in batches:
         for place in np.flatnonzero(batch["mask"]).tolist():
             own = {name: values[place] for name, values in batch.items()}
-            image_id = int(own["id"])
-            results += results_of(own, image_id, float(own["scale"]), sizes[image_id], category_ids)
-        tell(done)
+            stored = images[int(own["index"])]
+            results += results_of(in_stored_pixels(own, own["size"], stored), stored, category_ids)
     return results

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.examples import ExampleSettings, example_of
+from slimjax.tasks.detection.data.examples import IMAGE_ERRORS, ExampleSettings, example_of
 from slimjax.tasks.detection.detector import Detector
+from slimjax.tasks.detection.evaluation import Stored, in_stored_pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 _NOTHING: dict[str, Any] = {
-    "id": [],
     "box": np.zeros((0, 4), np.float32),
     "label": [],
     "area": [],
@@ -58,30 +58,22 @@ def found_in(
         static_argnames="width",
     )
     for file in files:
-        example = _example(file, settings)
+        example, stored = _example(file, settings)
         image, size = example["image"][None], example["size"][None]
         found = {}
         for width in widths:
             arrays = jax.device_get(find(variables, image, size, width=width))._asdict()
             own = {name: values[0] for name, values in arrays.items() if values is not None}
-            found[width] = _in_pixels_of_the_file(own, float(example["scale"]))
+            found[width] = in_stored_pixels(own, example["size"], stored)
         yield file, found
 
 
-def _example(file: Path, settings: ExampleSettings) -> dict[str, Any]:
-    content = file.read_bytes()
-    record = {"image": content, "image/id": 0, "objects": _NOTHING}
+def _example(file: Path, settings: ExampleSettings) -> tuple[dict[str, Any], Stored]:
+    """What the network sees of a file, and the file's own size."""
     try:
+        record = {"image": file.read_bytes(), "image/id": 0, "objects": _NOTHING}
         with Image.open(file) as picture:
-            wide = picture.width >= picture.height
-        return example_of(record, settings, wide, mirrored=False)
-    except (OSError, UserError):
+            stored = Stored(0, picture.height, picture.width)
+        return example_of(record, settings, stored.width >= stored.height, mirrored=False), stored
+    except (*IMAGE_ERRORS, UserError):
         raise UserError(f"{file} is no image that can be read; remove it, or give another") from None
-
-
-def _in_pixels_of_the_file(found: dict[str, np.ndarray], scale: float) -> dict[str, np.ndarray]:
-    scaled = {**found, "boxes": found["boxes"] / scale}
-    if "keypoints" in found:
-        points = found["keypoints"]
-        scaled["keypoints"] = np.concatenate([points[..., :2] / scale, points[..., 2:]], -1)
-    return scaled

@@ -265,9 +265,8 @@ class KeypointHead(nn.Module):
     def __call__(self, regions: jax.Array) -> jax.Array:
         """From [regions, size, size, channels] to logits [regions, 4 * size, 4 * size, num_keypoints], float32."""
         x = _Convolutions(self.in_features, self.features, 8, self.dtype, name="hidden")(regions)
-        larger = TransposedConv(
-            self.features, self.num_keypoints, 4, dtype=self.dtype, kernel_init=_normal(0.001), name="larger"
-        )
-        x = larger(x).astype(jnp.float32)
+        # In float32: what is looked for is the highest of many bins.
+        larger = TransposedConv(self.features, self.num_keypoints, 4, kernel_init=_normal(0.001), name="larger")
+        x = larger(x.astype(jnp.float32))
         count, height, width, keypoints = x.shape
         return jax.image.resize(x, (count, 2 * height, 2 * width, keypoints), "bilinear")

@@ -70,6 +70,8 @@ def match(
       The matches. Of objects that a box overlaps equally, the first counts.
     """
     overlaps = jnp.where(objects.single, intersections_over_unions(boxes, objects.boxes), -1.0)
+    # Computed once: an object's best boxes are those that are equal to its maximum, to the bit.
+    overlaps = jax.lax.optimization_barrier(overlaps)
     matched, best = jnp.argmax(overlaps, axis=1).astype(jnp.int32), jnp.max(overlaps, axis=1)
     positive, negative = best >= positive_iou, best < negative_iou
     if least_iou is not None:

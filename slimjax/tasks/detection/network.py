@@ -1,5 +1,6 @@
 """The detector of a configuration."""
 
+from functools import reduce
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,20 +11,32 @@ from slimjax.tasks.detection.settings import ProposalSettings, Settings
 from slimjax.tasks.dtypes import compute_dtype
 
 
-def create_network(config: ConfigDict, num_classes: int, platform: str) -> Detector:
+def create_network(config: ConfigDict, num_classes: int, platform: str, **options: Any) -> Detector:
     """Builds the detector of a configuration.
 
     Args:
       config: a whole configuration, see configs/default.py.
       num_classes: categories of objects, without background.
       platform: of the devices that compute: cpu, gpu or tpu.
+      **options: further attributes of the backbone.
 
     Raises:
       UserError: if something in the configuration is unknown or out of range.
     """
+    _check_of_classifiers(config)
     given: dict[str, Any] = {key: value for key, value in config.model.items() if value is not None}
     settings, dtype = _settings(config.detection), compute_dtype(config.dtype, platform)
-    return create_detector(given.pop("name"), given.pop("widths"), num_classes, settings, **given, dtype=dtype)
+    return create_detector(
+        given.pop("name"), given.pop("widths"), num_classes, settings, **given, **options, dtype=dtype
+    )
+
+
+def _check_of_classifiers(config: ConfigDict) -> None:
+    """UserError if something is set that detectors do not have."""
+    for key in ("label_smoothing", "dataset.color_jitter", "dataset.pca_noise", "dataset.skip_damaged"):
+        value = reduce(getattr, key.split("."), config)
+        if value:
+            raise UserError(f"{key}={value} is for classifiers; leave it out where task=detection")
 
 
 def _settings(section: ConfigDict) -> Settings:

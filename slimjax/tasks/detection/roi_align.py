@@ -42,10 +42,15 @@ def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) ->
     Returns:
       [regions, size, size, channels]. Gradients flow to the features, not to the boxes.
     """
+    # In float32 also where the network computes in less: gradients of many regions add up in a cell.
+    dtype = features[min(features)].dtype
+    features = {level: cells.astype(jnp.float32) for level, cells in features.items()}
     count = sum(level.shape[0] * level.shape[1] for level in features.values())
     pooled = _from_all_cells(features, size) if count <= FEW_CELLS else _from_own_cells(features, size)
     regions = jax.lax.stop_gradient(boxes)
-    return jax.lax.map(jax.checkpoint(pooled), regions, batch_size=min(_REGIONS_AT_ONCE, max(len(regions), 1)))
+    at_once = min(_REGIONS_AT_ONCE, max(len(regions), 1))
+    bins: jax.Array = jax.lax.map(jax.checkpoint(pooled), regions, batch_size=at_once)
+    return bins.astype(dtype)
 
 
 def _from_all_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[jax.Array], jax.Array]:
@@ -58,7 +63,6 @@ def _from_all_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[j
             scaled = box / 2.0**level - 0.5
             of_rows = _weights(scaled[1], scaled[3], cells.shape[0], size) * (own == level)
             of_columns = _weights(scaled[0], scaled[2], cells.shape[1], size)
-            of_rows, of_columns = of_rows.astype(cells.dtype), of_columns.astype(cells.dtype)
             found += jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
         return found
 
@@ -81,7 +85,6 @@ def _from_own_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[j
         rows, of_rows = _taps(scaled[1], scaled[3], height, size)
         columns, of_columns = _taps(scaled[0], scaled[2], width, size)
         cells = table[start + rows[:, None] * width + columns[None, :]]
-        of_rows, of_columns = of_rows.astype(table.dtype), of_columns.astype(table.dtype)
         return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
 
     return pooled

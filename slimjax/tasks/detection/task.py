@@ -47,7 +47,7 @@ class DetectionTask:
           data: what reads it; None for a task that is only planned.
         """
         self._config, self.model, self.info, self._data = config, model, info, data
-        self._examples = example_settings(config.detection)
+        self._examples = example_settings(config)
         self.num_train_examples = info.num_train_examples
         self.num_eval_batches = data.num_eval_batches if data else math.ceil(info.num_eval_examples / config.batch_size)
         # For what counts operations.
@@ -90,7 +90,7 @@ class DetectionTask:
 
     def figures(self, metrics: Found, results: epath.Path | None = None) -> Figures:
         """See Task: average precisions in percent, and results, as COCO computes and takes them."""
-        return self.data.figures(metrics.batches, results)
+        return self.data.figures(metrics.on_host().batches, results)
 
     def frozen_parameters(self) -> Tree:
         """See Task: the backbone's batch norms, its stem and its first stages."""
@@ -113,8 +113,6 @@ class DetectionTask:
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "image": ((*settings.padded_size(wide=True), 3), jnp.float32),
             "size": ((2,), jnp.float32),
-            "scale": ((), jnp.float32),
-            "id": ((), jnp.int32),
             "boxes": ((section.most_objects, 4), jnp.float32),
             "labels": ((section.most_objects,), jnp.int32),
             "there": ((section.most_objects,), bool),
@@ -141,33 +139,37 @@ def _objects_of(batch: Mapping[str, Any]) -> Objects:
     return Objects(**fields)
 
 
-def example_settings(section: ConfigDict) -> ExampleSettings:
-    """How examples are laid out, of the section `detection` of a configuration."""
+def example_settings(config: ConfigDict) -> ExampleSettings:
+    """How examples are laid out, of a configuration."""
+    section = config.detection
     return ExampleSettings(
         section.short_side,
         section.long_side,
         section.most_objects,
         section.mask_size if section.masks else 0,
         section.num_keypoints,
+        flip=config.dataset.flip,
     )
 
 
-def create_task(config: ConfigDict, platform: str, info: DatasetInfo | None = None) -> DetectionTask:
+def create_task(config: ConfigDict, platform: str, info: DatasetInfo | None = None, **options: Any) -> DetectionTask:
     """Opens the data set and builds the detector for its categories.
 
     Args:
       config: a whole configuration, see configs/default.py.
       platform: of the devices that compute: cpu, gpu or tpu.
       info: of a data set that is not there, for a task that is only planned; None opens it.
+      **options: further attributes of the backbone, such as `batch_norm_axis`.
 
     Raises:
       UserError: if something in the configuration is unknown, or the data set is not at hand.
     """
     if info is not None:
-        return DetectionTask(config, create_network(config, info.num_classes, platform), info)
+        return DetectionTask(config, create_network(config, info.num_classes, platform, **options), info)
     # Once without the data set's categories: a mistake in the model shows before any data set is prepared.
-    create_network(config, 1, platform)
+    create_network(config, 1, platform, **options)
     from slimjax.tasks.detection.data.opening import open_data
 
-    data = open_data(config, example_settings(config.detection))
-    return DetectionTask(config, create_network(config, data.info.num_classes, platform), data.info, data)
+    data = open_data(config, example_settings(config))
+    model = create_network(config, data.info.num_classes, platform, **options)
+    return DetectionTask(config, model, data.info, data)

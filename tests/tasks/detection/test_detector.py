@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from slimjax.errors import UserError
 from slimjax.nn.tracing import abstract_variables
 from slimjax.tasks.detection.detector import create_detector
+from slimjax.tasks.detection.heads import transposed_convolution
 from slimjax.tasks.detection.matching import Objects
 from slimjax.tasks.detection.settings import Settings
 
@@ -143,3 +144,30 @@ def test_only_resnets_carry_detectors():
         create_detector("mobilenet_v2", (1.0,), 80, Settings())
     with pytest.raises(UserError, match="needs four stages"):
         create_detector("resnet_tiny", (1.0,), 80, Settings())
+
+
+def test_transposed_convolutions_are_those_of_xla(rng):
+    for side, strides in ((2, 2), (4, 2), (3, 3)):
+        x = jnp.asarray(rng.normal(size=(2, 5, 6, 3)), jnp.float32)
+        kernel = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
+        margin = side - 1 - (side - strides) // 2
+        expected = jax.lax.conv_transpose(
+            x, kernel, (strides, strides), [(margin, margin)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        np.testing.assert_allclose(transposed_convolution(x, kernel, strides), expected, atol=1e-5)
+
+
+def test_the_backbone_has_all_that_the_detector_was_given(detector):
+    """What is forgotten would be a silent default: calibration relies on the momentum, for one."""
+    given = {
+        "batch_norm_momentum": 0.0,
+        "batch_norm_axis": "data",
+        "batch_norm_groups": ((0, 1),),
+        "dtype": jnp.bfloat16,
+    }
+    backbone = detector.clone(**given)._resnet(parent=None)
+    assert {name: getattr(backbone, name) for name in given} == given
+    options = {name: value for name, value in given.items() if name != "dtype"}
+    made = create_detector("resnet_pyramid_tiny", (0.5, 1.0), 3, Settings(), **options)
+    assert {name: getattr(made, name) for name in options} == options
+    assert made.stages == made._resnet(parent=None).stages

@@ -18,7 +18,7 @@ from slimjax.tasks.creation import create_network
         ("detection.frozen_stages", 5, "detection.frozen_stages=5 has to be 0 to 4"),
         ("detection.short_side", 0, "detection.short_side=0 has to be positive and at most detection.long_side=128"),
         ("detection.short_side", 200, "detection.short_side=200 has to be positive and at most"),
-        ("detection.box_samples", 0, "detection.box_samples=0 has to be at least 1"),
+        ("detection.box_samples", 0, "detection.box_samples=0 has to be at least 4"),
         ("detection.num_keypoints", -1, "detection.num_keypoints=-1 has to be at least 0"),
         ("dtype", "float8", "dtype='float8' is unknown"),
     ],

@@ -12,7 +12,10 @@ import numpy as np
 from slimjax.errors import UserError
 
 _LEAST_SIDE = 1.0
-"""Pixels of a box within its image; what is smaller is nothing that could be found."""
+"""Pixels of a box within its image; what is smaller is nothing that could be learned."""
+
+MIDDLE = 0.5
+"""COCO's keypoints are numbers of pixels, whose middles are half a pixel further on; its boxes are edges."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,15 @@ class Annotation:
     """An annotated object.
 
     Attributes:
-      id: in the file.
-      box: x1, y1, x2, y2, pixels, inside of the image.
+      box: x1, y1, x2, y2, pixels, as the file has it.
       label: index into the categories.
       area: square pixels of the object itself, by which COCO sorts objects into small, medium and large.
       is_crowd: whether it is a region of many objects.
       segmentation: run lengths of the mask of the whole image, as pycocotools compresses them; empty without a mask.
-      keypoints: [keypoints, 3]: x and y in pixels, and 0 not annotated, 1 hidden, 2 visible.
+      keypoints: [keypoints, 3]: x and y in pixels, of the middles of the file's pixels, and 0 not annotated, 1 hidden,
+        2 visible.
     """
 
-    id: int
     box: tuple[float, float, float, float]
     label: int
     area: float
@@ -101,16 +103,21 @@ class Annotations:
 def read_annotations(path: Path) -> Annotations:
     """Reads and checks an annotation file.
 
-    What COCO's own tools leave out is left out here as well, and counted: objects of images or categories that the file
-    does not list, boxes that have no size within their image, polygons with fewer than three points. Boxes that reach
-    beyond their image are cut.
+    What COCO's own tools leave out is left out here as well, and counted: images that are listed twice, objects of
+    images or categories that the file does not list, polygons with fewer than three points. Boxes that have no size
+    within their image are counted, and kept for evaluation alone, as COCO's tools do.
 
     Raises:
-      UserError: if the file cannot be read, is not of this format, or lists no image or no category.
+      UserError: if the file cannot be read, is not of this format, lists no image or no category, or none of its
+        objects is one.
     """
+    problems, images = Problems(), dict[int, tuple[str, int, int]]()
     try:
         content = json.loads(path.read_text())
-        images = {int(image["id"]): _checked_image(image) for image in content["images"]}
+        for image in content["images"]:
+            if int(image["id"]) in images:
+                problems.add("images whose id another one has", f"image {image['id']}, {image['file_name']}")
+            images.setdefault(int(image["id"]), _checked_image(image))
         categories = content["categories"]
         category_ids = tuple(int(category["id"]) for category in categories)
         names = tuple(str(category["name"]) for category in categories)
@@ -123,15 +130,22 @@ def read_annotations(path: Path) -> Annotations:
         raise UserError(f"{path} is no annotation file of COCO's format ({reason})") from None
     if not images or not names:
         raise UserError(f"{path} lists {len(images)} images and {len(names)} categories; there is nothing to learn")
-    problems = Problems()
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
     of_images: dict[int, list[Annotation]] = {image_id: [] for image_id in images}
     for entry in entries:
         annotation = _annotation(entry, images, labels, len(keypoint_names), problems)
         if annotation is not None:
             of_images[int(entry["image_id"])].append(annotation)
+    if entries and not any(of_images.values()):
+        raise UserError(f"{path}: none of its {len(entries)} annotations is usable; {'; '.join(problems.lines())}")
     found = (AnnotatedImage(id_, *image, tuple(of_images[id_])) for id_, image in images.items())
     return Annotations(tuple(found), names, category_ids, keypoint_names, problems)
+
+
+def cut_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes [n, 4] cut at the edges of their image, and which of them [n] are large enough to learn from."""
+    cut = np.clip(boxes, 0, np.array([width, height] * 2, boxes.dtype))
+    return cut, np.all(cut[:, 2:] - cut[:, :2] >= _LEAST_SIDE, axis=-1)
 
 
 def mirrored_keypoints(names: tuple[str, ...]) -> list[int]:
@@ -173,10 +187,12 @@ def _annotation(
     try:
         image, label = images.get(int(entry["image_id"])), labels.get(int(entry["category_id"]))
         left, top, width, height = (float(value) for value in entry["bbox"])
-        is_crowd, id_ = bool(entry.get("iscrowd", 0)), int(entry["id"])
-        keypoints = np.asarray(entry.get("keypoints") or [0] * 3 * num_keypoints, np.float32).reshape(num_keypoints, 3)
+        is_crowd, area = bool(entry.get("iscrowd", 0)), float(entry.get("area", width * height))
+        keypoints = _keypoints(entry.get("keypoints"), num_keypoints)
+        if not np.all(np.isfinite([left, top, width, height, area])) or min(width, height) < 0:
+            raise ValueError("no box")
     except (ValueError, KeyError, TypeError, AttributeError):
-        problems.add("annotations without image, category, box or the right number of keypoints", name)
+        problems.add("annotations without image, category, box, area or the right number of keypoints", name)
         return None
     if image is None:
         problems.add("annotations of images that are not listed", f"{name} of image {entry['image_id']}")
@@ -185,20 +201,33 @@ def _annotation(
         problems.add("annotations of categories that are not listed", f"{name} of category {entry['category_id']}")
         return None
     _, rows, columns = image
-    box = max(left, 0.0), max(top, 0.0), min(left + width, float(columns)), min(top + height, float(rows))
-    if not (box[2] - box[0] >= _LEAST_SIDE and box[3] - box[1] >= _LEAST_SIDE):
-        problems.add("boxes of less than a pixel within their image", f"{name} with bbox {entry['bbox']}")
-        return None
+    box = (left, top, left + width, top + height)
+    if not cut_boxes(np.array([box]), rows, columns)[1].all():
+        kind = "boxes of less than a pixel within their image, of training alone"
+        problems.add(kind, f"{name} with bbox {entry['bbox']}")
     try:
-        segmentation = compressed_mask(entry.get("segmentation"), rows, columns)
-    except ValueError as error:
-        problems.add("masks that are none", f"{name}: {error}")
+        segmentation, short = compressed_mask(entry.get("segmentation"), rows, columns)
+    # Whatever is in the place of a mask: pycocotools raises all of these.
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        problems.add("objects whose masks are none", f"{name}: {' '.join(str(error).split())[:100]}")
         return None
-    area = float(entry.get("area", width * height))
-    return Annotation(id_, box, label, area, is_crowd, segmentation, keypoints)
+    if short:
+        problems.add("polygons with fewer than three points, of objects that have others", name)
+    return Annotation(box, label, area, is_crowd, segmentation, keypoints)
 
 
-def compressed_mask(segmentation: Any, height: int, width: int) -> bytes:
+def _keypoints(flat: Any, count: int) -> np.ndarray:
+    """[keypoints, 3], their places in the middles of pixels; zeros where there are none. ValueError if it is none."""
+    if not count or not flat:
+        return np.zeros((count, 3), np.float32)
+    keypoints = np.array(flat, np.float32).reshape(count, 3)
+    if not np.all(np.isfinite(keypoints)):
+        raise ValueError("keypoints that are no numbers")
+    keypoints[:, :2] += np.where(keypoints[:, 2:] > 0, MIDDLE, 0.0)
+    return keypoints
+
+
+def compressed_mask(segmentation: Any, height: int, width: int) -> tuple[bytes, int]:
     """A mask as pycocotools compresses it.
 
     Args:
@@ -207,15 +236,15 @@ def compressed_mask(segmentation: Any, height: int, width: int) -> bytes:
       width: of the image, pixels.
 
     Returns:
-      The run lengths, empty without a mask.
+      The run lengths, empty without a mask; and the number of polygons that were left out for want of three points.
 
     Raises:
-      ValueError: if it is no mask.
+      ValueError: if it is no mask; what else pycocotools and Python raise about it passes on.
     """
     from pycocotools import mask as coco_masks
 
     if not segmentation:
-        return b""
+        return b"", 0
     if isinstance(segmentation, Mapping):
         if list(segmentation.get("size", ())) != [height, width]:
             raise ValueError(f"run lengths of {segmentation.get('size')}, the image has {[height, width]}")
@@ -223,12 +252,39 @@ def compressed_mask(segmentation: Any, height: int, width: int) -> bytes:
         if isinstance(counts, list):
             if sum(counts) != height * width or min(counts) < 0:
                 raise ValueError(f"run lengths of {sum(counts)} pixels in an image of {height * width}")
-            return bytes(coco_masks.frPyObjects(dict(segmentation), height, width)["counts"])
-        return counts.encode() if isinstance(counts, str) else bytes(counts)
+            return bytes(coco_masks.frPyObjects(dict(segmentation), height, width)["counts"]), 0
+        compressed = counts.encode() if isinstance(counts, str) else bytes(counts)
+        if _pixels_of(compressed) != height * width:
+            raise ValueError(f"run lengths of {_pixels_of(compressed)} pixels in an image of {height * width}")
+        return compressed, 0
     polygons = list(_polygons(segmentation))
     if not polygons:
         raise ValueError("no polygon has three points")
-    return bytes(coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))["counts"])
+    merged = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
+    return bytes(merged["counts"]), len(segmentation) - len(polygons)
+
+
+def _pixels_of(run_lengths: bytes) -> int:
+    """How many pixels compressed run lengths are of: pycocotools itself reads beyond its memory if they are too few.
+
+    A number is in groups of five bits, the lowest first, with a sixth bit where more follow; from the fourth number on
+    it is the difference to the one two places before. ValueError if they are no run lengths.
+    """
+    runs: list[int] = []
+    place = 0
+    while place < len(run_lengths):
+        value, shift, more = 0, 0, True
+        while more:
+            if place == len(run_lengths) or not 0 <= (bits := run_lengths[place] - 48) < 64:
+                raise ValueError("run lengths that are cut off, or no text of COCO's")
+            value |= (bits & 31) << shift
+            more, shift, place = bool(bits & 32), shift + 5, place + 1
+            if not more and bits & 16:
+                value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        if runs[-1] < 0:
+            raise ValueError("a negative run length")
+    return sum(runs)
 
 
 def decoded_mask(run_lengths: bytes | str, height: int, width: int) -> np.ndarray:

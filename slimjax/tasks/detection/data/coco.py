@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, read_annotations
+from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, cut_boxes, read_annotations
+from slimjax.tasks.detection.data.examples import IMAGE_ERRORS
 from slimjax.tasks.detection.data.shapes import write_shapes
 from slimjax.tensorflow_import import tfds
 
@@ -30,7 +31,8 @@ SHAPES_SPLITS = {"train": 2000, "validation": 300}
 
 def group_of(image: AnnotatedImage) -> tuple[str, bool]:
     """The group of GROUPS that an image is stored with."""
-    is_empty = all(annotation.is_crowd for annotation in image.annotations)
+    boxes = np.array([annotation.box for annotation in image.annotations if not annotation.is_crowd]).reshape(-1, 4)
+    is_empty = not cut_boxes(boxes, image.height, image.width)[1].any()
     return (WIDE if image.width >= image.height else TALL), is_empty
 
 
@@ -43,8 +45,11 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
 
     name = "coco"
     FILE_FORMAT = "array_record"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "Boxes, crowds, masks and keypoints."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "Boxes, crowds, masks and keypoints.",
+        "2.0.0": "Boxes as the files have them, keypoints in the middles of pixels, sizes of images.",
+    }
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name="instances", description="Objects of all categories, with masks."),
         tfds.core.BuilderConfig(name="person_keypoints", description="People, with keypoints."),
@@ -67,9 +72,9 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
                     "image": tfds.features.Image(encoding_format="jpeg"),
                     "image/id": np.int64,
                     "image/filename": tfds.features.Text(),
+                    "image/size": tfds.features.Tensor(shape=(2,), dtype=np.int64),
                     "objects": tfds.features.Sequence(
                         {
-                            "id": np.int64,
                             "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
                             "label": np.int64,
                             "area": np.float32,
@@ -100,8 +105,13 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
     def _keep_metadata(self, splits: dict[str, Annotations]) -> None:
         first, *others = splits.values()
         for other in others:
-            if (other.category_names, other.keypoint_names) != (first.category_names, first.keypoint_names):
-                raise UserError("the splits have different categories or keypoints; make their annotation files agree")
+            for what in ("category_names", "category_ids", "keypoint_names"):
+                ours, theirs = getattr(first, what), getattr(other, what)
+                if ours != theirs:
+                    raise UserError(
+                        f"the splits differ in their {what.replace('_', ' ')}: {ours} and {theirs}; make their "
+                        "annotation files agree"
+                    )
         counts = {
             split: [sum(group_of(image) == group for image in annotations.images) for group in GROUPS]
             for split, annotations in splits.items()
@@ -128,9 +138,9 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
                     "image": open_image(image.file_name),
                     "image/id": image.id,
                     "image/filename": image.file_name,
+                    "image/size": (image.height, image.width),
                     "objects": [
                         {
-                            "id": annotation.id,
                             "box": np.array(annotation.box, np.float32),
                             "label": annotation.label,
                             "area": annotation.area,
@@ -160,11 +170,12 @@ class Shapes(Coco, skip_registration=True):  # type: ignore[call-arg]
 
 
 def _check_picture(file: io.BytesIO, image: AnnotatedImage) -> None:
-    """UserError unless the image can be opened and is as large as its annotations say."""
+    """UserError unless the image can be decoded and is as large as its annotations say: better told now than later."""
     try:
         with Image.open(file) as picture:
+            picture.load()
             size = picture.height, picture.width
-    except OSError:
+    except IMAGE_ERRORS:
         raise UserError(f"{image.file_name} is no image that can be read; replace it") from None
     if size != (image.height, image.width):
         raise UserError(

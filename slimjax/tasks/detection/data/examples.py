@@ -10,7 +10,12 @@ from PIL import Image
 
 from slimjax.errors import UserError
 from slimjax.tasks import colours
-from slimjax.tasks.detection.data.annotations import decoded_mask
+from slimjax.tasks.detection.data.annotations import cut_boxes, decoded_mask
+
+_MEAN, _STDDEV = (np.array(values, np.float32) for values in (colours.MEAN, colours.STDDEV))
+
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises about files that are no images, damaged, or larger than any image should be."""
 
 Example = dict[str, Any]
 """Arrays and scalars of NumPy, by name."""
@@ -30,6 +35,7 @@ class ExampleSettings:
       mask_size: side of an object's mask within its box, pixels; 0 leaves masks out.
       num_keypoints: of an object; 0 leaves keypoints out.
       mirrored_keypoints: for each of them, by index, the one that it becomes in a mirror.
+      flip: whether half of the training images are mirrored.
     """
 
     short_side: int
@@ -38,6 +44,7 @@ class ExampleSettings:
     mask_size: int
     num_keypoints: int
     mirrored_keypoints: tuple[int, ...] = ()
+    flip: bool = True
 
     def padded_size(self, wide: bool) -> tuple[int, int]:
         """Height and width that every image of an orientation is padded to."""
@@ -60,8 +67,8 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
 
     Returns:
       `image` [height, width, 3] float32, normalised, zero where padded; `size` [2] float32, its height and width
-      without padding; `scale` float32, its pixels over those of the stored one; `id` int64; `boxes`, `labels`, `there`,
-      `crowds` and, where wanted, `masks` and `keypoints` as in `slimjax.tasks.detection.matching.Objects`.
+      without padding; `boxes`, `labels`, `there`, `crowds` and, where wanted, `masks` and `keypoints` as in
+      `slimjax.tasks.detection.matching.Objects`.
 
     Raises:
       UserError: if the image cannot be decoded.
@@ -69,14 +76,14 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
     try:
         with Image.open(io.BytesIO(record["image"])) as stored:
             picture = stored.convert("RGB")
-    except OSError:
+    except IMAGE_ERRORS:
         raise UserError(
             f"image {record['image/id']} of the data set cannot be decoded; mend it and prepare anew"
         ) from None
     scale = settings.scale(picture.height, picture.width)
     height, width = (max(round(side * scale), 1) for side in (picture.height, picture.width))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = (np.asarray(resized, np.float32) / 255.0 - np.array(colours.MEAN)) / np.array(colours.STDDEV)
+    pixels = (np.asarray(resized, np.float32) / 255.0 - _MEAN) / _STDDEV
     image = np.zeros((*settings.padded_size(wide), 3), np.float32)
     image[:height, :width] = pixels[:, ::-1] if mirrored else pixels
     # Rounding makes the sides' scales differ by a hair: objects follow their own.
@@ -84,8 +91,6 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
     return {
         "image": image,
         "size": np.array([height, width], np.float32),
-        "scale": np.float32(scale),
-        "id": np.int64(record["image/id"]),
         **_objects(record["objects"], (picture.height, picture.width), scales, settings, mirrored),
     }
 
@@ -98,11 +103,12 @@ def _objects(
     mirrored: bool,
 ) -> Example:
     """The objects' arrays, padded; `stored_size` is the stored image's height and width."""
-    boxes = np.asarray(objects["box"], np.float32).reshape(-1, 4)
+    boxes, are_learnable = cut_boxes(np.asarray(objects["box"], np.float32).reshape(-1, 4), *stored_size)
     # Crowds last: they only keep others from being background.
     crowds = np.asarray(objects["is_crowd"], bool)
     sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = np.lexsort((-sizes, crowds))[: settings.most_objects]
+    order = np.lexsort((-sizes, crowds))
+    kept = order[are_learnable[order]][: settings.most_objects]
     width = stored_size[1]
     scaled = boxes[kept] * np.tile(scales, 2)
     if mirrored:

@@ -17,6 +17,7 @@ from slimjax.tasks.detection.data.pipeline import eval_batches, num_eval_batches
 from slimjax.tasks.detection.data.source import Split
 from slimjax.tasks.detection.evaluation import Categories, GroundTruth, all_results, write_results
 from slimjax.tasks.task import Figures
+from slimjax.tensorflow_import import tfds
 
 
 class DetectionData:
@@ -73,7 +74,7 @@ class DetectionData:
           results: how the names of the files begin that it is written to, see `write_results`; None writes none.
         """
         truth = self._truth
-        found = all_results(batches, truth.sizes, self._categories.ids)
+        found = all_results(batches, truth.images, self._categories.ids)
         if results is not None:
             write_results(found, self._parts, results)
         return truth.figures(found)
@@ -88,10 +89,14 @@ class DetectionData:
         return GroundTruth(self._evaluation, self._categories, self._parts)
 
 
-def category_names(dataset_config: ConfigDict) -> tuple[str, ...]:
-    """Of the objects of a data set, by label; UserError as `open_data`."""
-    builder = open_builder(dataset_config.name, dataset_config.data_dir, check_detection)
-    return tuple(builder.info.metadata["category_names"])
+def categories_of(dataset_config: ConfigDict) -> Categories:
+    """What the objects of a data set are; UserError as `open_data`."""
+    return _categories(open_builder(dataset_config.name, dataset_config.data_dir, check_detection))
+
+
+def _categories(builder: tfds.core.DatasetBuilder) -> Categories:
+    metadata = builder.info.metadata
+    return Categories(*(tuple(metadata[key]) for key in ("category_names", "category_ids", "keypoint_names")))
 
 
 def open_data(config: ConfigDict, settings: ExampleSettings) -> DetectionData:
@@ -107,13 +112,13 @@ def open_data(config: ConfigDict, settings: ExampleSettings) -> DetectionData:
     """
     dataset = config.dataset
     builder = open_builder(dataset.name, dataset.data_dir, check_detection)
-    metadata = builder.info.metadata
-    names, ids, keypoints = (tuple(metadata[key]) for key in ("category_names", "category_ids", "keypoint_names"))
-    if config.detection.num_keypoints not in (0, len(keypoints)):
+    categories = _categories(builder)
+    count = len(categories.keypoints)
+    if config.detection.num_keypoints not in (0, count):
         raise UserError(
             f"detection.num_keypoints={config.detection.num_keypoints}, but objects of data set {dataset.name!r} have "
-            f"{len(keypoints)}; set it to that, or to 0"
+            f"{count}; set it to that, or to 0"
         )
-    settings = replace(settings, mirrored_keypoints=tuple(mirrored_keypoints(keypoints)))
+    settings = replace(settings, mirrored_keypoints=tuple(mirrored_keypoints(categories.keypoints)))
     train, evaluation = (Split(builder, key, dataset[key]) for key in ("train_split", "eval_split"))
-    return DetectionData(config, settings, Categories(names, ids, keypoints), train, evaluation)
+    return DetectionData(config, settings, categories, train, evaluation)

@@ -40,7 +40,10 @@ def train_batches(
     def prepared(step: int, place: int, picked: Picked) -> Example:
         mirrors, sampling = np.random.default_rng((seed, step, place)).integers(0, 2**32, 2, np.uint32)
         record = split.record(int(picked.indices[place]))
-        return {**example_of(record, settings, picked.wide, bool(mirrors % 2)), "seed": np.uint32(sampling)}
+        return {
+            **example_of(record, settings, picked.wide, settings.flip and bool(mirrors % 2)),
+            "seed": np.uint32(sampling),
+        }
 
     def steps() -> Iterator[tuple[int, Picked]]:
         step = start_step
@@ -54,14 +57,17 @@ def train_batches(
 def eval_batches(
     split: Split, settings: ExampleSettings, batch_size: int, process: tuple[int, int]
 ) -> Iterator[Example]:
-    """Every image of a split once over all hosts: as `train_batches`, none mirrored, with `mask` [batch / hosts]."""
+    """Every image of a split once over all hosts: as `train_batches`, none mirrored.
+
+    Instead of `seed` there is `index` [batch / hosts] int32, of the image in the split, and `mask`, 0 for padding.
+    """
 
     def prepared(_: int, place: int, picked: Picked) -> Example:
         index = int(picked.indices[place])
         # Padding is an image of the batch again, masked.
         record = split.record(index if index >= 0 else int(picked.indices[0]))
         example = example_of(record, settings, picked.wide, mirrored=False)
-        return {**example, "mask": np.float32(index >= 0)}
+        return {**example, "index": np.int32(max(index, 0)), "mask": np.float32(index >= 0)}
 
     wide, tall = (split.indices(is_wide, with_empty=True) for is_wide in (True, False))
     order = eval_order(wide, tall, batch_size)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slimjax.tasks.detection.data.annotations import compressed_mask, decoded_mask
+from slimjax.tasks.detection.data.annotations import MIDDLE, compressed_mask, decoded_mask
 
 CATEGORIES = ("disc", "box", "triangle")
 KEYPOINTS = ("top", "right", "bottom", "left")
@@ -67,7 +67,7 @@ class _Shape:
     def drawn(self, height: int, width: int) -> np.ndarray:
         """Its mask, [height, width] booleans."""
         # As those see it who read its polygon.
-        run_lengths = compressed_mask([self.outline.reshape(-1).tolist()], height, width)
+        run_lengths, _ = compressed_mask([self.outline.reshape(-1).tolist()], height, width)
         return decoded_mask(run_lengths, height, width)
 
 
@@ -132,7 +132,7 @@ def _object(shape: _Shape, whole: np.ndarray, mask: np.ndarray) -> dict[str, Any
     keypoints = []
     for x, y in extremes.tolist():
         near = mask[max(int(y) - 1, 0) : int(y) + 3, max(int(x) - 1, 0) : int(x) + 3]
-        keypoints += [round(x, 2), round(y, 2), 2 if near.any() else 1]
+        keypoints += [round(x - MIDDLE, 2), round(y - MIDDLE, 2), 2 if near.any() else 1]
     return {
         **_region(mask),
         "category_id": shape.category + 1,

@@ -1,12 +1,10 @@
 """A split of a prepared data set in COCO's format, read at any place."""
 
-import io
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from slimjax.errors import UserError, did_you_mean
 from slimjax.tasks.detection.data.coco import GROUPS, WIDE
@@ -62,6 +60,6 @@ class Split:
 
     @staticmethod
     def image_size(record: Mapping[str, Any]) -> tuple[int, int]:
-        """Height and width of a record's image, pixels, by its header."""
-        with Image.open(io.BytesIO(record["image"])) as picture:
-            return picture.height, picture.width
+        """Height and width of a record's image, pixels."""
+        height, width = record["image/size"].tolist()
+        return height, width

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_masks
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.annotations import compressed_mask, mirrored_keypoints, read_annotations
+from slimjax.tasks.detection.data.annotations import compressed_mask, cut_boxes, mirrored_keypoints, read_annotations
 
 IMAGES = [
     {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80},
@@ -48,7 +48,8 @@ def test_what_is_right_is_read(read):
     (annotation,) = first.annotations
     assert annotation.box == (10, 20, 40, 45)
     assert (annotation.label, annotation.area, annotation.is_crowd) == (1, 700.0, False)
-    np.testing.assert_array_equal(annotation.keypoints, [[12, 22, 2], [30, 21, 1]])
+    # The file has numbers of pixels, of which the middles are meant.
+    np.testing.assert_array_equal(annotation.keypoints, [[12.5, 22.5, 2], [30.5, 21.5, 1]])
     mask = coco_masks.decode({"size": [60, 80], "counts": annotation.segmentation})
     assert abs(int(mask.sum()) - 30 * 25 / 2) < 30, "the triangle's half of its box"
 
@@ -58,34 +59,76 @@ def test_what_is_right_is_read(read):
     [
         ({"image_id": 8}, "annotations of images that are not listed (the first: annotation 1 of image 8)"),
         ({"category_id": 2}, "annotations of categories that are not listed (the first: annotation 1 of category 2)"),
-        ({"bbox": [90, 20, 30, 25]}, "boxes of less than a pixel within their image"),
-        ({"bbox": [10, 20, 0, 25]}, "boxes of less than a pixel within their image"),
-        ({"bbox": [10, 20, -30, 25]}, "boxes of less than a pixel within their image"),
-        ({"bbox": [float("nan"), 20, 30, 25]}, "boxes of less than a pixel within their image"),
-        ({"bbox": [10, 20, 30]}, "annotations without image, category, box or the right number of keypoints"),
+        ({"bbox": [10, 20, -30, 25]}, "annotations without image, category, box"),
+        ({"bbox": [float("nan"), 20, 30, 25]}, "annotations without image, category, box"),
+        ({"bbox": [10, 20, 30]}, "annotations without image, category, box, area or the right number of keypoints"),
+        ({"area": None}, "annotations without image, category, box, area"),
+        ({"keypoints": ["a"] * 6}, "the right number of keypoints"),
         ({"bbox": None}, "annotations without image, category, box"),
         ({"keypoints": [1, 2, 2]}, "the right number of keypoints"),
         (
             {"segmentation": [[10, 20, 40, 20]]},
-            "masks that are none (the first: annotation 1: no polygon has three points)",
+            "objects whose masks are none (the first: annotation 1: no polygon has three points)",
         ),
         ({"segmentation": [[10, 20, 40, 20, 40]]}, "a polygon of 5 coordinates"),
-        ({"segmentation": [["a"] * 6]}, "masks that are none"),
+        ({"segmentation": [["a"] * 6]}, "objects whose masks are none"),
         ({"segmentation": {"size": [6, 8], "counts": [48]}}, "run lengths of [6, 8], the image has [60, 80]"),
         ({"segmentation": {"size": [60, 80], "counts": [10, 20]}}, "run lengths of 30 pixels in an image of 4800"),
+        ({"segmentation": {"size": [60, 80]}}, "objects whose masks are none (the first: annotation 1: 'counts')"),
+        ({"segmentation": {"size": [60, 80], "counts": ["a"]}}, "objects whose masks are none"),
+        ({"segmentation": {"size": [60, 80], "counts": "abc"}}, "run lengths that are cut off"),
+        ({"segmentation": {"size": [60, 80], "counts": "11"}}, "run lengths of 2 pixels in an image of 4800"),
+        ({"segmentation": {"size": [60, 80], "counts": "0"}}, "run lengths of 0 pixels in an image of 4800"),
+        ({"segmentation": {"size": [60, 80], "counts": "~~"}}, "cut off, or no text of COCO's"),
+        ({"segmentation": 1}, "objects whose masks are none"),
     ],
 )
 def test_what_is_wrong_is_named_counted_and_left_out(read, change, problem):
-    found = read(GOOD | change, GOOD | {"id": 2})
+    found = read(GOOD | change, GOOD | {"id": 2, "area": 5.0})
     (line,) = found.problems.lines()
     assert line.startswith("1 left out: ")
     assert problem in line
-    assert [annotation.id for annotation in found.images[0].annotations] == [2]
+    assert [annotation.area for annotation in found.images[0].annotations] == [5.0]
 
 
-def test_boxes_are_cut_at_their_image(read):
-    (image, _) = read(GOOD | {"bbox": [-5, 50, 200, 30]}).images
-    assert image.annotations[0].box == (0, 50, 80, 60)
+@pytest.mark.parametrize("bbox", [[90, 20, 30, 25], [10, 20, 0, 25], [79.5, 20, 30, 25]])
+def test_boxes_without_a_size_in_their_image_are_counted_and_evaluated_alone(read, bbox):
+    found = read(GOOD | {"bbox": bbox})
+    (line,) = found.problems.lines()
+    assert "boxes of less than a pixel within their image, of training alone" in line
+    (annotation,) = found.images[0].annotations
+    assert not cut_boxes(np.array([annotation.box]), 60, 80)[1].any()
+
+
+def test_boxes_are_cut_at_their_image():
+    cut, are_learnable = cut_boxes(np.array([[-5.0, 50, 200, 80], [10, 10, 12, 11.5], [10, 10, 10.5, 30]]), 60, 80)
+    assert cut.tolist() == [[0, 50, 80, 60], [10, 10, 12, 11.5], [10, 10, 10.5, 30]]
+    assert are_learnable.tolist() == [True, True, False]
+
+
+def test_a_short_polygon_beside_a_good_one_is_counted(read):
+    found = read(GOOD | {"segmentation": [GOOD["segmentation"][0], [1, 1, 2, 2]]})
+    assert found.problems.lines() == [
+        "1 left out: polygons with fewer than three points, of objects that have others (the first: annotation 1)"
+    ]
+    assert found.images[0].annotations[0].segmentation == read(GOOD).images[0].annotations[0].segmentation
+
+
+def test_an_image_that_is_listed_twice_counts_once(read):
+    found = read(GOOD, images=[*IMAGES, {"id": 7, "file_name": "c.jpg", "height": 60, "width": 80}])
+    assert [image.file_name for image in found.images] == ["a.jpg", "b.jpg"]
+    assert found.problems.lines() == ["1 left out: images whose id another one has (the first: image 7, c.jpg)"]
+
+
+def test_keypoints_that_no_category_names_are_left_alone(read):
+    found = read(GOOD, categories=[{"id": 1, "name": "dog"}])
+    assert not found.problems.lines()
+    assert found.images[0].annotations[0].keypoints.shape == (0, 3)
+
+
+def test_files_without_a_single_usable_object_are_refused(read):
+    with pytest.raises(UserError, match="none of its 1 annotations is usable; 1 left out: annotations of images"):
+        read(GOOD | {"image_id": 8})
 
 
 @pytest.mark.parametrize(
@@ -123,10 +166,10 @@ def test_masks_of_polygons_and_run_lengths_are_those_of_pycocotools(rng):
     changes = np.flatnonzero(np.diff(flat.astype(int))) + 1
     runs = np.diff([0, *changes, flat.size]).tolist()
     plain = {"size": [30, 40], "counts": [0, *runs] if flat[0] else runs}
-    assert compressed_mask(plain, 30, 40) == compressed
-    assert compressed_mask({"size": [30, 40], "counts": compressed.decode()}, 30, 40) == compressed
+    assert compressed_mask(plain, 30, 40) == (compressed, 0)
+    assert compressed_mask({"size": [30, 40], "counts": compressed.decode()}, 30, 40) == (compressed, 0)
     two = [[1, 1, 9, 1, 9, 9], [20, 5, 30, 5, 30, 20, 20, 20]]
-    decoded = coco_masks.decode({"size": [30, 40], "counts": compressed_mask(two, 30, 40)})
+    decoded = coco_masks.decode({"size": [30, 40], "counts": compressed_mask(two, 30, 40)[0]})
     assert decoded[10, 25]
     assert decoded[3, 7]
     assert not decoded[3, 15]

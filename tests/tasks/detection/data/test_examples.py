@@ -45,7 +45,6 @@ def test_objects_stay_where_their_pixels_are(record, mirrored):
     example = example_of(record, SETTINGS, wide=True, mirrored=mirrored)
     assert example["image"].shape == (64, 128, 3)
     np.testing.assert_array_equal(example["size"], [64, 80])
-    assert example["scale"] == pytest.approx(1.6)
     light = example["image"] * np.array(colours.STDDEV) + np.array(colours.MEAN) > 0.5
     for index, label in enumerate((2, 0)):
         left, top, right, bottom = np.round(example["boxes"][index]).astype(int)
@@ -73,7 +72,7 @@ def test_the_largest_objects_are_kept_and_crowds_go_first(record):
     settings = ExampleSettings(64, 100, most_objects=1, mask_size=0, num_keypoints=0)
     example = example_of(record, settings, wide=True, mirrored=False)
     assert example["labels"].tolist() == [2]
-    assert set(example) == {"image", "size", "scale", "id", "boxes", "labels", "there", "crowds"}
+    assert set(example) == {"image", "size", "boxes", "labels", "there", "crowds"}
 
 
 def test_an_image_without_objects(record):
