@@ -167,14 +167,21 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "python -m slimjax.main --config=shapes_keypoint_rcnn --workdir=runs/shapes_keypoints": Runs(
             STEPS, prints="keypoint ap50"
         ),
+        "python -m slimjax.main --workdir=runs/shapes_boxes --mode=eval": Runs(
+            prints="box ap50", makes="runs/shapes_boxes/results/step_2/width_0.25_bbox.json"
+        ),
+        "python -m slimjax.report --workdir=runs/shapes_boxes --workdir=runs/shapes_masks": Runs(
+            makes="runs/shapes_boxes/report/index.html"
+        ),
+        "python -m slimjax.export --workdir=runs/shapes_boxes --output=bundle": Runs(prints="bundle: .*bundle"),
         "python -m slimjax.detect --workdir=runs/shapes_boxes --images=FOLDER --output=pictures": Runs(
             makes="pictures/000000.png"
         ),
         "python -m slimjax.prepare --dataset=coco/instances --manual_dir=COCO --data_dir=DIR": Runs(
-            prints="DIR/coco/instances/1.0.0 holds coco/instances/1.0.0"
+            prints="DIR/coco/instances/2.0.0 holds coco/instances/2.0.0"
         ),
         "python -m slimjax.prepare --dataset=coco/person_keypoints --manual_dir=COCO --data_dir=DIR": Runs(
-            prints="DIR/coco/person_keypoints/1.0.0 holds"
+            prints="DIR/coco/person_keypoints/2.0.0 holds"
         ),
         **{
             f"python -m slimjax.main --config=s_{kind}_rcnn --workdir=runs/coco_{place} --config.dataset.data_dir=DIR "
