@@ -150,8 +150,25 @@ def test_a_detector_starts_from_a_classifier(run_program, tmp_path):
     assert not {place for place in moved if place.startswith(("stem", "block_1/"))}
 
 
-def arrays_by_path(workdir):
-    for path, array in arrays_of(workdir, 1):
+@pytest.mark.slow
+def test_a_detector_starts_from_another_one_with_new_classes(trained, run_program, tmp_path):
+    """Without a learning rate all stays as it began: the trained weights, but for the layers of classes."""
+    settings = ["--config.init_classifier=False", "--config.learning_rate=0.0", *STEPS_OF_ONE]
+    settings += [
+        "--config.detection.masks=True",
+        "--config.detection.num_keypoints=4",
+        "--config.model.widths=(0.25,1.0)",
+    ]
+    arguments = [f"--workdir={tmp_path}", f"--config.init_from={trained[0]}", *settings]
+    code, _, err = run_program("--config=shapes_faster_rcnn", *arguments, seconds=900)
+    assert code == 0, err
+    before, after = (dict(arrays_by_path(workdir, step)) for workdir, step in ((trained[0], 500), (tmp_path, 1)))
+    moved = {path[1:3] for path, array in after.items() if path[0] == "params" and np.any(array != before[path])}
+    assert moved == {("box_head", "classes"), ("box_head", "shifts"), ("mask_head", "masks")}
+
+
+def arrays_by_path(workdir, step=1):
+    for path, array in arrays_of(workdir, step):
         keys = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
         if keys[0] in ("params", "batch_stats"):
             yield keys, np.asarray(array)

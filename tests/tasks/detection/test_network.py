@@ -1,10 +1,12 @@
 """What is wrong in a detector's configuration is told before anything is opened or compiled."""
 
 import pytest
+from etils import epath
 from slimjax.configs import s_faster_rcnn, s_keypoint_rcnn, s_mask_rcnn, shapes_faster_rcnn
 
 from slimjax.errors import UserError
 from slimjax.tasks.creation import create_network
+from slimjax.training.run import check_start
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,16 @@ def test_the_published_rows_are_built_with_their_heads():
     assert individual.widths == (0.5,)
     with pytest.raises(UserError, match="method 'naive' is not a detector's"):
         s_mask_rcnn.get_config("naive")
+
+
+def test_a_frozen_backbone_that_nobody_has_trained_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"which nobody has trained; give --config\.init_from"):
+        check_start(s_faster_rcnn.get_config(), epath.Path(tmp_path))
+    check_start(shapes_faster_rcnn.get_config(), epath.Path(tmp_path))
+
+
+def test_what_detectors_do_not_have_is_refused():
+    config = shapes_faster_rcnn.get_config()
+    config.label_smoothing = 0.1
+    with pytest.raises(UserError, match=r"label_smoothing=0.1 is for classifiers"):
+        create_network(config, 3, "cpu")
