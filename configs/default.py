@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.eval_every_epochs = placeholder(float)
     config.checkpoint_every_steps = placeholder(int)  # steps between checkpoints; this or checkpoint_every_epochs
     config.checkpoint_every_epochs = placeholder(float)
-    config.keep_checkpoints = 3  # the newest so many stay, and the best by mean top-1 error over the widths
+    config.keep_checkpoints = 3  # the newest so many stay, and the best by the widths' mean top-1 error, or box_ap
     config.calibration_batches = 16  # training batches whose statistics --mode=calibrate averages
     return config.lock()
 

@@ -29,6 +29,8 @@ from slimjax.versions import package_versions
 FORMAT = 2
 DIRECTORY = "checkpoints"
 MEAN_ERROR = "mean_error"
+"""By which the best checkpoint is kept, the lowest; what is larger the better it is counts negative."""
+
 OF_THE_NETWORK = ("task", "model", "detection")
 _OF_THE_DETECTOR = ("masks", "num_keypoints", "features", "box_features", "keypoint_features", "anchor_scale")
 # How it trains and is evaluated, not what it is.

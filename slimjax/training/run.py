@@ -58,7 +58,7 @@ class Run(Training):
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the classifier."""
+        """Outputs of the classifier, or categories of objects."""
         return self.task.model.num_classes
 
     def description(self, step: int) -> Description:

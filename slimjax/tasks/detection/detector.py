@@ -135,14 +135,14 @@ class Detector(SlimmableNetwork):
     ) -> dict[str, jax.Array]:
         """Losses of all parts, of every image by itself.
 
+        Unless they are frozen, batch norms use and record the batch's statistics.
+
         Args:
           images: [batch, height, width, 3].
           objects: in each of them.
           sizes: [batch, 2], heights and widths of the images without padding.
           keys: [batch] of the sampling.
           width: one of `widths`, static; the widest by default.
-
-        Unless they are frozen, batch norms use and record the batch's statistics.
 
         Returns:
           By name [batch] float32: `rpn_class`, `rpn_box`, `box_class`, `box`, `mask` and `keypoint`, as far as there
@@ -182,7 +182,12 @@ class Detector(SlimmableNetwork):
         return [jnp.asarray(anchors_of_level(x.shape[1], x.shape[2], 2**level, scale)) for level, x in levels.items()]
 
     def _proposal_losses(
-        self, levels: dict[int, jax.Array], logits: list[jax.Array], shifts: Any, objects: Objects, keys: jax.Array
+        self,
+        levels: dict[int, jax.Array],
+        logits: list[jax.Array],
+        shifts: list[jax.Array],
+        objects: Objects,
+        keys: jax.Array,
     ) -> dict[str, jax.Array]:
         anchors = jnp.concatenate(self._anchors(levels))
 
@@ -192,7 +197,12 @@ class Detector(SlimmableNetwork):
         return jax.vmap(of_image)(jnp.concatenate(logits, axis=1), jnp.concatenate(shifts, axis=1), objects, keys)
 
     def _proposals(
-        self, levels: Any, logits: list[jax.Array], shifts: Any, sizes: jax.Array, limits: ProposalSettings
+        self,
+        levels: dict[int, jax.Array],
+        logits: list[jax.Array],
+        shifts: list[jax.Array],
+        sizes: jax.Array,
+        limits: ProposalSettings,
     ) -> Proposals:
         anchors = self._anchors(levels)
 

@@ -59,7 +59,7 @@ class FeaturePyramid(nn.Module):
 
         laterals = [conv(f"lateral_{i}", self.max_in_features[i], 1)(x) for i, x in enumerate(maps)]
         for i in reversed(range(len(laterals) - 1)):
-            laterals[i] += _doubled(laterals[i + 1])[:, : laterals[i].shape[1], : laterals[i].shape[2]]
+            laterals[i] += _doubled(laterals[i + 1])
         levels = [conv(f"output_{i}", self.features, 3)(x) for i, x in enumerate(laterals)]
         return [*levels, levels[-1][:, ::2, ::2]]
 
