@@ -6,9 +6,10 @@
 Published top-1 error, %: .25 46.9, .5 35.2, .75 30.5, 1.0 28.5 (individual networks: 50.2, 36.7, 31.6, 29.1).
 Naive: about 99.9. Incremental: nothing is published.
 The recipe's batch norms see 40 images each: train on 4 devices to repeat that.
-Time, estimated and never measured: 14 hours on 4 H100 (2 % of 990 TFLOP/s bfloat16 each, 12,000 JPEGs a second).
-Naive takes as long; incremental too, and reads every image once for each width. Individual networks read as many
-images: 14 hours each at that rate or, if JPEGs come as fast as they compute, .25 0.5, .5 1.9, .75 4.2, 1.0 7.4.
+Time, estimated and never measured: 14 hours on 4 H100 (2 % of 990 TFLOP/s bfloat16 each, 12,000 JPEGs a second). Naive
+takes as long; incremental 4 times as long, as it reads every image once for each width (as long, if JPEGs come as fast
+as they compute). Individual networks read as many images: 14 hours each at that rate or, if JPEGs come as fast as they
+compute, .25 0.5, .5 1.9, .75 4.2, 1.0 7.4.
 """
 
 from ml_collections import ConfigDict

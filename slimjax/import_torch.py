@@ -5,7 +5,8 @@ python -m slimjax.main --workdir=DIR --mode=eval                                
 python -m slimjax.main --config=s_mobilenet_v2 --workdir=DIR                       or: train on from it
 python -m slimjax.main --config=... --workdir=OTHER --config.init_from=DIR         or: start another run with it
 
-Needs PyTorch: pip install 'slimjax[torch]'. No data set is opened; the number of classes is the file's.
+Needs PyTorch: pip install 'slimjax[torch]'. No data set is opened; the number of classes is the file's. Published
+slimmable weights carry a non-commercial licence and are yours to fetch.
 """
 
 from importlib.resources import files

@@ -3,11 +3,13 @@
 python -m slimjax.profile --config=configs/s_mobilenet_v2.py                    a row for every width
 python -m slimjax.profile --config=configs/s_mobilenet_v2.py --nolatency        counts alone, nothing is compiled
 python -m slimjax.profile --workdir=DIR --batch_sizes=1,8 --layers              a trained network, layer by layer
+python -m slimjax.profile --config=... --plans=plans.json                       widths that are not uniform
 python -m slimjax.profile --config=... --format=csv --output=FILE               or json
 
 No data set is needed, and weights are random: time does not depend on values. MACs and activations are of one image.
 "Activations" adds up the outputs of all convolutions, batch norms and dense layers; "largest layer" is the input and
-output of the one convolution or dense layer where they are largest, which inference needs at least.
+output of the one convolution or dense layer where they are largest, which inference needs at least. A file of plans has
+the channels of each layer by width, {"0.3": {"stem": 8, "block_1": 16, ...}, ...}, as a bundle's manifest has them.
 """
 
 from importlib.resources import files
@@ -42,6 +44,7 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Images of one timed call; several, as in 1,8, are timed each.")
 _REPEATS = flags.DEFINE_integer("repeats", 50, "Timed calls, of which the median and 95th percentile are reported.")
+_PLANS = flags.DEFINE_string("plans", None, "JSON file with the channels of each layer by width, in the widths' place.")
 _LATENCY = flags.DEFINE_boolean("latency", True, "Whether to compile and time, rather than count alone.")
 _LAYERS = flags.DEFINE_boolean("layers", False, "Whether to report every layer too; each is timed by itself.")
 _FORMAT, _OUTPUT = cli.define_format("table", "csv", "json")
@@ -57,6 +60,8 @@ def main() -> int:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
     if _WORKDIR.value and cli.config_is_given():
         raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
+    if _WORKDIR.value and _PLANS.value:
+        raise UserError("--plans and --workdir exclude each other: a trained run brings its own widths")
     config = cli.given_config(folder_path(_WORKDIR.value, "--workdir") if _WORKDIR.value else None)
     keep_freed_memory()
     from slimjax.training.mesh import check_platform
@@ -78,14 +83,26 @@ def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "Slim
 
     # With any number of classes, since finding theirs may take seconds.
     platform = jax.default_backend()
-    model = create_network(config, 1, platform)
+    model = _planned(create_network(config, 1, platform))
     profile_width(model, model.widths[-1], image_size)
     for batch_size in batch_sizes:
         check_measurable(model, image_size, batch_size, _REPEATS.value)
-    model = create_network(config, _num_classes(config), platform)
+    model = _planned(create_network(config, _num_classes(config), platform))
     if batch_sizes:
         check_weights_fit(model)
     return model
+
+
+def _planned(model: "SlimmableNetwork") -> "SlimmableNetwork":
+    """The network with the plans of the flag, if there are some."""
+    if not _PLANS.value:
+        return model
+    from slimjax.nn.plans import read_plans
+
+    plans = read_plans(Path(_PLANS.value).expanduser())
+    planned = model.clone(widths=tuple(plan.width for plan in plans), plans=plans)
+    planned.check_options()
+    return planned
 
 
 def _num_classes(config: ConfigDict) -> int:

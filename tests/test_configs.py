@@ -180,6 +180,9 @@ def test_hours_follow_from_the_arithmetic_that_is_told(name):
         alone = [f"{width}".removeprefix("0") + f" {count:.1f}" for width, count in hours.items()]
         computing = f"if JPEGs come as fast as they compute, {', '.join(alone)}."
         assert f"{found[1]} hours each at that rate or, {computing}" in told
+        # Computing takes as long whichever widths share a step; images are read anew for each.
+        times = f"incremental {len(config.model.widths)} times as long, as it reads every image once for each width"
+        assert times in told
 
 
 def test_the_naive_result_is_told():

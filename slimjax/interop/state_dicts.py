@@ -54,6 +54,9 @@ class StoredTensor:
 StateDict = Mapping[str, np.ndarray | StoredTensor]
 """Arrays by PyTorch's names without the prefix `module.`, converted where they are taken."""
 
+_SAFE_SINCE = (2, 6)
+"""PyTorch whose `weights_only=True` keeps what it says."""
+
 WRAPPER = "module."
 """What PyTorch's data parallelism puts before every name."""
 
@@ -129,12 +132,23 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _pytorch(purpose: str) -> Any:
-    """The module `torch`; UserError, with the remedy, if it is not installed."""
+    """The module `torch`; UserError, with the remedy, if it is not installed or its reader is not safe."""
     try:
         import torch
     except ImportError:
         raise UserError(f"{purpose} needs PyTorch, which is not installed; run: pip install 'slimjax[torch]'") from None
+    if _release(torch.__version__) < _SAFE_SINCE:
+        wanted = ".".join(map(str, _SAFE_SINCE))
+        raise UserError(
+            f"{purpose} needs PyTorch {wanted} or newer, {torch.__version__} is installed: it may run code that is in "
+            "a checkpoint (CVE-2025-32434); run: pip install --upgrade torch"
+        )
     return torch
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version such as `2.13.0+cpu`."""
+    return tuple(int(number) for number in version.split(".")[:2])
 
 
 def shortened(name: str) -> str:

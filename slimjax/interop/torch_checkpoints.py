@@ -26,7 +26,8 @@ def load_torch_checkpoint(model: SlimmableNetwork, path: str | Path) -> dict[str
 
     Reads the layout of the public slimmable checkpoints of all families, and torchvision's MobileNet v2 and ResNets
     into a model of the single width 1.0. Names are mapped one by one, never by their order. PyTorch keeps unbiased
-    running variances, which are taken as they stand. The file is untrusted: nothing of it is run.
+    running variances, which are taken as they stand. The file is untrusted: nothing of it is run. (Published slimmable
+    weights carry a non-commercial licence, and are the user's to fetch.)
 
     Args:
       model: the network that the checkpoint is of: same family, widths, classes and sharing of batch norms.
@@ -184,4 +185,5 @@ def _check_entries(model: SlimmableNetwork, assignments: Sequence[Assignment], s
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(shortened, names[:HANDFUL])) + (", ..." if len(names) > HANDFUL else "")
+    more = f" and {len(names) - HANDFUL} more" if len(names) > HANDFUL else ""
+    return ", ".join(map(shortened, names[:HANDFUL])) + more

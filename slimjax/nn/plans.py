@@ -1,8 +1,10 @@
 """Width plans: how many channels of each layer are active at each width. Plain arithmetic, no JAX."""
 
 import itertools
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from slimjax.errors import UserError
 
@@ -60,6 +62,27 @@ class WidthPlan:
     def layers(self) -> tuple[str, ...]:
         """Names of the planned layers, in the order of the network."""
         return tuple(layer for layer, _ in self.features)
+
+
+def read_plans(path: Path) -> tuple[WidthPlan, ...]:
+    """Plans from a JSON file, `{"0.25": {"stem": 8, "block_1": 16, ...}, ...}`, ascending by width.
+
+    Raises:
+      UserError: if the file cannot be read or has another form.
+    """
+    try:
+        content = json.loads(path.read_text())
+        plans = [WidthPlan(float(width), tuple(plan.items())) for width, plan in content.items()]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a JSON file of plans") from None
+    except (ValueError, AttributeError):
+        raise UserError(
+            f'{path} has to be JSON such as {{"0.5": {{"stem": 16, "block_1": 24}}}}: plans by width'
+        ) from None
+    for plan in plans:
+        if odd := [layer for layer, channels in plan.features if type(channels) is not int]:
+            raise UserError(f"{path}: the plan of width {plan.width:g} gives {odd[0]} no whole number of channels")
+    return tuple(sorted(plans, key=lambda plan: plan.width))
 
 
 def check_widths(widths: Iterable[float]) -> tuple[float, ...]:
