@@ -197,6 +197,23 @@ def test_a_damaged_file_is_one_clear_mistake(tmp_path, content):
     assert str(caught.value).isprintable()
 
 
+def test_a_pytorch_whose_reader_runs_code_reads_nothing(tmp_path, monkeypatch):
+    """The version alone is another one here: it is looked at before the file is."""
+    import torch
+
+    path = tmp_path / "file.pt"
+    path.write_bytes(b"no checkpoint")
+    for version, message in (
+        ("2.5.1+cu121", r"needs PyTorch 2\.6 or newer, 2\.5\.1\+cu121 is installed"),
+        ("1.13.0", r"needs PyTorch 2\.6 or newer"),
+        ("2.6.0", "is no checkpoint|cannot be read|is damaged"),
+        ("10.0.0a0+git", "is no checkpoint|cannot be read|is damaged"),
+    ):
+        monkeypatch.setattr(torch, "__version__", version)
+        with pytest.raises(UserError, match=message):
+            load_torch_checkpoint(create_model("mobilenet_v2_tiny", (0.5, 1.0), 5), path)
+
+
 def test_a_truncated_file_is_one_clear_mistake(networks, tmp_path):
     path = saved(tmp_path, networks.mobilenet_v1((1.0,)).state_dict())
     path.write_bytes(path.read_bytes()[:5000])

@@ -155,6 +155,11 @@ def test_dense_is_the_dense_of_its_leading_slice(rng, in_features, features):
 def test_initialisation_is_that_of_the_facts():
     kernel = SlimmableConv(64, 128).init(jax.random.key(0), jnp.zeros((1, 3, 3, 64)))["params"]["kernel"]
     np.testing.assert_allclose(np.std(kernel), (2 / (9 * 128)) ** 0.5, rtol=0.02)
+    # A depthwise kernel counts every output, a grouped one too: no share of its groups.
+    depthwise = SlimmableDepthwiseConv(512).init(jax.random.key(1), jnp.zeros((1, 3, 3, 512)))["params"]["kernel"]
+    np.testing.assert_allclose(np.std(depthwise), (2 / (9 * 512)) ** 0.5, rtol=0.05)
+    grouped = SlimmableConv(96, 192, 1, groups=3).init(jax.random.key(2), jnp.zeros((1, 3, 3, 96)))["params"]["kernel"]
+    np.testing.assert_allclose(np.std(grouped), (2 / 192) ** 0.5, rtol=0.05)
     dense = SlimmableDense(300, 200).init(jax.random.key(0), jnp.zeros((1, 300)))["params"]
     np.testing.assert_allclose(np.std(dense["kernel"]), 0.01, rtol=0.02)
     assert not dense["bias"].any()
