@@ -102,7 +102,7 @@ def _report(config: ConfigDict, topology_name: str) -> "PlanReport":
         model=config.model.name,
         widths=turn.widths,
         num_classes=model.num_classes,
-        image_size=training.task.image_size,
+        image_size=training.task.batch_shapes(1)["image"].shape[1:3],
         dtype=np.dtype(model.dtype).name,
         step_programs="fused" if training.train_step.fused else "per_width",
         topology=topology,

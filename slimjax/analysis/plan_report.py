@@ -64,7 +64,7 @@ class PlanReport:
       model: name of the network.
       widths: of the step, in the order in which they run.
       num_classes: outputs of the classifier.
-      image_size: pixels of the images' side.
+      image_size: height and width of the images, pixels.
       dtype: of the computation.
       step_programs: fused or per_width.
       topology: the devices.
@@ -77,7 +77,7 @@ class PlanReport:
     model: str
     widths: tuple[float, ...]
     num_classes: int
-    image_size: int
+    image_size: tuple[int, ...]
     dtype: str
     step_programs: str
     topology: Topology

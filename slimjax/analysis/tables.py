@@ -96,7 +96,7 @@ def print_profile(report: ProfileReport, file: TextIO) -> None:
 
 def print_plan(report: PlanReport, file: TextIO) -> None:
     """A plan as people read it: what is planned, each program on each device, and what follows for the whole step."""
-    size, batch_size, topology = f"{report.image_size}x{report.image_size}", report.cost.batch_size, report.topology
+    size, batch_size, topology = "x".join(map(str, report.image_size)), report.cost.batch_size, report.topology
     devices, widths = len(topology.devices), ", ".join(f"{width:g}" for width in report.widths)
     print(f"{report.model}: {report.num_classes} classes, {size} pixels, {report.dtype}, widths {widths}", file=file)
     print(

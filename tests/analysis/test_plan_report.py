@@ -24,7 +24,7 @@ def report(**changes):
         "model": "mobilenet_v2",
         "widths": (1.0, 0.35),
         "num_classes": 1000,
-        "image_size": 224,
+        "image_size": (224, 224),
         "dtype": "bfloat16",
         "step_programs": "per_width",
         "topology": EIGHT_CHIPS,
