@@ -31,7 +31,7 @@ def train(run_program, tmp_path_factory):
         workdir = tmp_path_factory.mktemp("detectors") / batch_norm
         settings = [*SMALL, "--config.dataset.train_split=train", "--config.num_train_steps=500"]
         arguments = [f"--workdir={workdir}", *settings, f"--config.model.batch_norm={batch_norm}"]
-        code, out, err = run_program("--config=shapes_faster_rcnn", *arguments, seconds=1500)
+        code, out, err = run_program("--config=shapes_faster_rcnn", *arguments, seconds=3000)
         assert code == 0, err
         return workdir, out
 
