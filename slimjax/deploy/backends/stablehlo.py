@@ -74,6 +74,7 @@ _OF_DETECTORS = frozenset(
         "floor",
         "gather",
         "log",
+        "reverse",
         "scatter",
         "sort",
         "while",
