@@ -170,13 +170,13 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "python -m slimjax.main --workdir=runs/shapes_boxes --mode=eval": Runs(
             prints="box ap50", makes="runs/shapes_boxes/results/step_2/width_0.25_bbox.json"
         ),
+        "python -m slimjax.detect --workdir=runs/shapes_boxes --images=FOLDER --output=pictures": Runs(
+            makes="pictures/000000.png"
+        ),
         "python -m slimjax.report --workdir=runs/shapes_boxes --workdir=runs/shapes_masks": Runs(
             makes="runs/shapes_boxes/report/index.html"
         ),
         "python -m slimjax.export --workdir=runs/shapes_boxes --output=bundle": Runs(prints="bundle: .*bundle"),
-        "python -m slimjax.detect --workdir=runs/shapes_boxes --images=FOLDER --output=pictures": Runs(
-            makes="pictures/000000.png"
-        ),
         "python -m slimjax.prepare --dataset=coco/instances --manual_dir=COCO --data_dir=DIR": Runs(
             prints="DIR/coco/instances/2.0.0 holds coco/instances/2.0.0"
         ),
