@@ -106,10 +106,10 @@ class SlimmableRuntime:
           max_cost: goes with `costs`.
 
         Returns:
-          Of a classifier logits [batch, classes], float32. Of a detector arrays by name: `boxes` [batch, detections,
-          4], x1, y1, x2, y2 in pixels, the best first; their `labels`, `scores` 0 to 1, and `there`, which is False
-          where fewer were found; of some `masks` [batch, detections, size, size], probabilities within each box, and
-          `keypoints` [batch, detections, keypoints, 3], x, y and score.
+          Logits [batch, classes], float32, of a classifier. A detector returns a dictionary of arrays. `boxes` [batch,
+          detections, 4] are x1, y1, x2, y2 in pixels, the best first, with their `labels`, their `scores` from 0 to 1,
+          and `there`, which is False where fewer were found. Some have `masks` [batch, detections, size, size],
+          probabilities within each box, or `keypoints` [batch, detections, keypoints, 3], x, y and score.
 
         Raises:
           UserError: if images or a width are not the bundle's, several criteria are given, or none of the widths meets
