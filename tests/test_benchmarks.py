@@ -44,7 +44,7 @@ def test_the_train_step_is_timed_and_recorded(record_of):
     ours = {"slimmable_per_width", "slimmable_fused", "individuals"}
     assert ours <= model["seconds"].keys()
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in model["seconds"].values())
-    assert model["ratios"]["slimmable_fused / individuals"] > 0
+    assert model["ratios"]["slimmable_fused / individuals"]["median"] > 0
     # A program for every width and one for the update; one in all; one for every individual network.
     programs = {which: len(model["built"][which]["temporary_bytes"]) for which in ours}
     assert programs == {"slimmable_per_width": 5, "slimmable_fused": 1, "individuals": 4}

@@ -63,13 +63,21 @@ def measure(
         "seconds": {which: [round(value, 4) for value in values] for which, values in seconds.items()},
         "built": {which: built[which] for which in contestants},
         "ratios": {
-            f"{ours} / {other}": round(
-                statistics.median(a / b for a, b in zip(seconds[ours], seconds[other], strict=True)), 3
-            )
+            f"{ours} / {other}": ratios_of(seconds[ours], seconds[other], rounds)
             for ours in ("slimmable_per_width", "slimmable_fused")
             for other in ("individuals", "pytorch", "pytorch_tuned_allocator")
             if ours in seconds and other in seconds
         },
+    }
+
+
+def ratios_of(ours: list[float], others: list[float], rounds: int) -> dict[str, Any]:
+    """Medians of the rounds' ratios: over all rounds, and over those of each start, which show how far starts differ."""
+    ratios = [a / b for a, b in zip(ours, others, strict=True)]
+    starts = [ratios[first : first + rounds] for first in range(0, len(ratios), rounds)]
+    return {
+        "median": round(statistics.median(ratios), 3),
+        "by_start": [round(statistics.median(start), 3) for start in starts],
     }
 
 
@@ -119,7 +127,8 @@ def print_record(record: dict[str, Any], console: Console) -> None:
             console.print(f"{row['model']}: {which} reaches {share:.1%} of the devices' peak")
     for row in record["models"]:
         for pair, ratio in row["ratios"].items():
-            console.print(f"{row['model']}: {pair} = {ratio}")
+            starts = ", ".join(map(str, ratio["by_start"]))
+            console.print(f"{row['model']}: {pair} = {ratio['median']} ({starts} by start)")
 
 
 def _largest(sizes: Any) -> int:
