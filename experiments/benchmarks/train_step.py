@@ -72,7 +72,7 @@ def measure(
 
 
 def ratios_of(ours: list[float], others: list[float], rounds: int) -> dict[str, Any]:
-    """Medians of the rounds' ratios: over all rounds, and over those of each start, which show how far starts differ."""
+    """Medians of the rounds' ratios: of all rounds, and of those of each start, which show how far starts differ."""
     ratios = [a / b for a, b in zip(ours, others, strict=True)]
     starts = [ratios[first : first + rounds] for first in range(0, len(ratios), rounds)]
     return {
