@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 TORCH_STAMP := $(VENV)/.installed-$(TORCH)
 
-.PHONY: install demo test test-slow test-torch test-browser lint docs notebooks format lock bench
+.PHONY: install demo test test-slow test-torch test-browser nightly lint docs notebooks format lock bench
 
 install: $(STAMP)
 
@@ -43,6 +43,8 @@ test-browser: $(STAMP)
 	@for name in "$(CHROMIUM)" chromium chromium-browser google-chrome; do command -v "$$name" >/dev/null && exit 0; done; \
 		echo "test-browser needs Chromium: apt-get install chromium, or make test-browser CHROMIUM=PATH" >&2; exit 1
 	CHROMIUM="$(CHROMIUM)" $(RUN) -m pytest -m browser
+
+nightly: test test-slow test-torch test-browser
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

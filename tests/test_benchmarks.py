@@ -52,6 +52,19 @@ def test_the_train_step_is_timed_and_recorded(record_of):
 
 
 @pytest.mark.slow
+def test_the_train_step_s_time_is_told_by_place(record_of):
+    options = ["--models", "shufflenet", "--steps", "2", "--image_size", "32", "--batch_size", "2"]
+    record, shown = record_of("step_profile.py", *options)
+    (model,) = record["models"]
+    seconds = model["seconds"]["slimjax"]
+    assert min(seconds.values()) > 0
+    layers = ("1x1 grouped convolution", "depthwise conv", "switchable batch norm")
+    places = {place.rpartition(", ")[0] or place for place in seconds}
+    assert places >= {f"{layer}, {way}" for layer in layers for way in ("forward", "backward")} | {"stem, forward", "update"}
+    assert "1x1 grouped convolution, backward, dot_general" in shown
+
+
+@pytest.mark.slow
 def test_the_parts_of_a_detector_are_timed(record_of):
     options = ["--sizes", "64x96", "--widths", "0.25", "1", "--repeats", "2"]
     record, shown = record_of("detection.py", *options)

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from slimjax.configs import s_mobilenet_v1, s_mobilenet_v2, s_resnet50, s_shufflenet
@@ -24,12 +25,29 @@ CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch
 """PyTorch runs as it comes, and with the C library's allocator set as slimjax sets it for itself."""
 
 
-def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> tuple[Any, Any]:
-    """A compiled train step on random images.
+@dataclass(frozen=True)
+class CompiledStep:
+    """A train step on random images.
 
-    Returns:
-      A function without arguments that runs a step to its end, and its compile seconds and temporary bytes a program.
+    Attributes:
+      run: runs a step to its end.
+      programs: that a step consists of, in the order in which they run.
+      compile_s: what compiling them took, seconds.
     """
+
+    run: Callable[[], None]
+    programs: list[Any]
+    compile_s: float
+
+    def about(self) -> dict[str, Any]:
+        """Compile seconds, and temporary bytes of each program."""
+        analyses = [program.memory_analysis() for program in self.programs]
+        sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
+        return {"compile_s": self.compile_s, "temporary_bytes": sizes}
+
+
+def compile_step(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> CompiledStep:
+    """The step of all these widths of a model, as one program or as one for each width and one for the update."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -55,18 +73,15 @@ def jax_steps(name: str, widths: tuple[float, ...], fused: bool, batch_size: int
     state = jax.jit(lambda: initial_state(model, tx, 0, image_size))()
     step = TrainStep(task, tx, mesh, fused)
     began = time.perf_counter()
-    analyses = [program.memory_analysis() for program in step.compile(state, batch, turn)]
-    about = {
-        "compile_s": round(time.perf_counter() - began, 2),
-        "temporary_bytes": [analysis.temp_size_in_bytes for analysis in analyses if analysis],
-    }
+    programs = step.compile(state, batch, turn)
+    compile_s = round(time.perf_counter() - began, 2)
 
     def run() -> None:
         nonlocal state
         state, metrics = step(state, batch, turn)
         jax.block_until_ready((state, metrics))
 
-    return run, about
+    return CompiledStep(run, programs, compile_s)
 
 
 def contestant(which: str, name: str, batch_size: int, image_size: int) -> tuple[Callable[[], None], dict[str, Any]]:
@@ -77,15 +92,16 @@ def contestant(which: str, name: str, batch_size: int, image_size: int) -> tuple
 
         return make_step(name, widths, batch_size, image_size), {}
     if which != "individuals":
-        return jax_steps(name, widths, which == "slimmable_fused", batch_size, image_size)
-    parts = [jax_steps(name, (width,), True, batch_size, image_size) for width in widths]
+        step = compile_step(name, widths, which == "slimmable_fused", batch_size, image_size)
+        return step.run, step.about()
+    parts = [compile_step(name, (width,), True, batch_size, image_size) for width in widths]
 
     def run() -> None:
-        for step, _ in parts:
-            step()
+        for part in parts:
+            part.run()
 
-    about = {key: [about[key] for _, about in parts] for key in ("compile_s", "temporary_bytes")}
-    return run, about
+    abouts = [part.about() for part in parts]
+    return run, {key: [about[key] for about in abouts] for key in abouts[0]}
 
 
 def main() -> None:
