@@ -82,7 +82,7 @@ def test_a_width_is_the_individual_network_with_the_sliced_weights(
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet50", "shufflenet"])
-def test_a_slice_computes_what_its_arithmetic_is(name, create_small, random_variables, elements_of, sliced_by_hand, run):
+def test_slices_compute_what_the_arithmetic_is(name, create_small, random_variables, elements_of, sliced_by_hand, run):
     """Operations of the compiled evaluation and training pass are those of the network built for the width, about as
     many as four forward passes take: nothing is computed for other channels, no grouped convolution as if dense.
     """
