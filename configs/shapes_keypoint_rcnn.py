@@ -1,6 +1,8 @@
 """Slimmable Keypoint R-CNN on generated shapes, for CPUs: boxes and the four outermost points.
 
 python -m slimjax.main --config=configs/shapes_keypoint_rcnn.py --workdir=runs/shapes_keypoints
+
+Time: about half an hour on 2 processor cores; docs/detection.md has what it comes to.
 """
 
 from ml_collections import ConfigDict
