@@ -46,6 +46,8 @@ def main() -> int:
     from slimjax.tasks.detection.finding import image_files
 
     images = image_files(source)
+    if images[0].parent.resolve() == output.resolve():
+        raise UserError(f"--output={output} is where the images are, which drawings would replace; give another folder")
     keep_freed_memory()
     cli.use_compilation_cache()
     _draw(workdir, config, images, output)
@@ -72,11 +74,15 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
     model, variables = load_checkpoint(workdir, _CHECKPOINT.value)
     assert isinstance(model, Detector)
     (names, ids), results = _categories(config, model.num_classes), []
+    damaged: list[Path] = []
     stems = Counter(file.stem for file in images)
     output.mkdir(parents=True, exist_ok=True)
     with Progress(enabled=not _QUIET.value) as progress:
         found = found_in(images, model, variables, example_settings(config), _widths(model.widths))
         for file, of_widths in progress.track(found, "detecting", len(images)):
+            if of_widths is None:
+                damaged.append(file)
+                continue
             with Image.open(file) as stored:
                 picture = stored.convert("RGB")
             name = file.stem if stems[file.stem] == 1 else file.name
@@ -84,8 +90,12 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
             for width, detections in of_widths.items():
                 own = results_of(detections, Stored(0, picture.height, picture.width), ids)
                 results += [{**result, "image_id": file.name, "width": width} for result in own]
+    if len(damaged) == len(images):
+        raise UserError(f"{damaged[0]} is no image that can be read, nor is another; give images to --images")
     (output / "detections.json").write_text(json.dumps(results))
-    print(f"{len(images)} pictures and detections.json: {output}")
+    if damaged:
+        print(f"{len(damaged)} left out, as they are no images that can be read (the first: {damaged[0]})")
+    print(f"{len(images) - len(damaged)} pictures and detections.json: {output}")
 
 
 def _widths(of_model: tuple[float, ...]) -> tuple[float, ...]:

@@ -101,13 +101,18 @@ def test_pictures_are_drawn_of_a_folder(trained, run_program, tmp_path):
     write_shapes(tmp_path / "shapes", {"some": 3}, seed=5)
     for path in (tmp_path / "shapes" / "some").iterdir():
         path.rename(tmp_path / "images" / path.name)
+    (tmp_path / "images" / "damaged.png").write_bytes(b"no image")
     arguments = [f"--workdir={workdir}", f"--images={tmp_path / 'images'}", f"--output={tmp_path / 'pictures'}"]
-    code, _, err = run_program(*arguments, module="slimjax.detect")
+    code, out, err = run_program(*arguments, module="slimjax.detect")
     assert code == 0, err
+    assert re.search(r"1 left out, as they are no images that can be read \(the first: .*damaged\.png\)", out)
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
     found = json.loads((tmp_path / "pictures" / "detections.json").read_text())
     assert {result["width"] for result in found} == {0.25, 1.0}
     assert any(result["score"] > 0.5 for result in found)
+    code, _, err = run_program(*arguments[:2], f"--output={tmp_path / 'images'}", module="slimjax.detect")
+    assert code == 2
+    assert "is where the images are, which drawings would replace" in err
 
 
 @pytest.mark.slow

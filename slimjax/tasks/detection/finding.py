@@ -37,7 +37,7 @@ def image_files(path: Path) -> list[Path]:
 
 def found_in(
     files: Sequence[Path], model: Detector, variables: Any, settings: ExampleSettings, widths: Sequence[float]
-) -> Iterator[tuple[Path, dict[float, dict[str, np.ndarray]]]]:
+) -> Iterator[tuple[Path, dict[float, dict[str, np.ndarray]] | None]]:
     """What every width finds in each of some images.
 
     Args:
@@ -48,17 +48,19 @@ def found_in(
       widths: of the detector.
 
     Returns:
-      The file, and by width arrays as `slimjax.tasks.detection.proposals.Detections` for one image, in its pixels.
-
-    Raises:
-      UserError: from the iterator, if a file is no image.
+      The file, and by width arrays as `slimjax.tasks.detection.proposals.Detections` for one image, in its pixels; None
+      in their place if the file is no image that can be read.
     """
     find = jax.jit(
         lambda variables, images, sizes, width: model.apply(variables, images, width=width, sizes=sizes),
         static_argnames="width",
     )
     for file in files:
-        example, stored = _example(file, settings)
+        try:
+            example, stored = _example(file, settings)
+        except (*IMAGE_ERRORS, UserError):
+            yield file, None
+            continue
         image, size = example["image"][None], example["size"][None]
         found = {}
         for width in widths:
@@ -70,10 +72,7 @@ def found_in(
 
 def _example(file: Path, settings: ExampleSettings) -> tuple[dict[str, Any], Stored]:
     """What the network sees of a file, and the file's own size."""
-    try:
-        record = {"image": file.read_bytes(), "image/id": 0, "objects": _NOTHING}
-        with Image.open(file) as picture:
-            stored = Stored(0, picture.height, picture.width)
-        return example_of(record, settings, stored.width >= stored.height, mirrored=False), stored
-    except (*IMAGE_ERRORS, UserError):
-        raise UserError(f"{file} is no image that can be read; remove it, or give another") from None
+    record = {"image": file.read_bytes(), "image/id": 0, "objects": _NOTHING}
+    with Image.open(file) as picture:
+        stored = Stored(0, picture.height, picture.width)
+    return example_of(record, settings, stored.width >= stored.height, mirrored=False), stored

@@ -192,7 +192,7 @@ def transposed_convolution(x: jax.Array, kernel: jax.Array, strides: int) -> jax
     blocks = taps.reshape(batch, height, width, count, strides, count, strides, features)
     blocks = blocks.transpose(3, 5, 0, 1, 4, 2, 6, 7)
     blocks = blocks.reshape(count, count, batch, height * strides, width * strides, features)
-    y = jnp.zeros(())
+    y = jnp.zeros((), taps.dtype)
     for row in range(count):
         for column in range(count):
             before = strides * row, strides * column

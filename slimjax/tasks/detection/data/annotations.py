@@ -14,6 +14,15 @@ from slimjax.errors import UserError
 _LEAST_SIDE = 1.0
 """Pixels of a box within its image; what is smaller is nothing that could be learned."""
 
+_LARGEST = 1e9
+"""Pixels of a box and its area; far beyond any image, and far below what float32 cannot hold."""
+
+_FARTHEST = 10
+"""Sides of its image that a polygon may go away from it: with numbers of 1e8 pycocotools writes beyond its memory."""
+
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What Python and pycocotools raise about whatever is in the place of a number, a box or a mask."""
+
 MIDDLE = 0.5
 """COCO's keypoints are numbers of pixels, whose middles are half a pixel further on; its boxes are edges."""
 
@@ -120,12 +129,14 @@ def read_annotations(path: Path) -> Annotations:
             images.setdefault(int(image["id"]), _checked_image(image))
         categories = content["categories"]
         category_ids = tuple(int(category["id"]) for category in categories)
+        if len(set(category_ids)) < len(category_ids):
+            raise ValueError(f"two of its categories have the same id: {sorted(category_ids)}")
         names = tuple(str(category["name"]) for category in categories)
         keypoint_names = _keypoint_names(categories)
-        entries = content.get("annotations", [])
+        entries = list(content.get("annotations", ()))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give an annotation file of COCO's format") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         raise UserError(f"{path} is no annotation file of COCO's format ({reason})") from None
     if not images or not names:
@@ -187,11 +198,11 @@ def _annotation(
     try:
         image, label = images.get(int(entry["image_id"])), labels.get(int(entry["category_id"]))
         left, top, width, height = (float(value) for value in entry["bbox"])
-        is_crowd, area = bool(entry.get("iscrowd", 0)), float(entry.get("area", width * height))
+        is_crowd, area = bool(int(entry.get("iscrowd", 0))), float(entry.get("area", width * height))
         keypoints = _keypoints(entry.get("keypoints"), num_keypoints)
-        if not np.all(np.isfinite([left, top, width, height, area])) or min(width, height) < 0:
+        if not np.all(np.abs([left, top, width, height, area]) <= _LARGEST) or min(width, height) < 0:
             raise ValueError("no box")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         problems.add("annotations without image, category, box, area or the right number of keypoints", name)
         return None
     if image is None:
@@ -207,8 +218,7 @@ def _annotation(
         problems.add(kind, f"{name} with bbox {entry['bbox']}")
     try:
         segmentation, short = compressed_mask(entry.get("segmentation"), rows, columns)
-    # Whatever is in the place of a mask: pycocotools raises all of these.
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except _UNREADABLE as error:
         problems.add("objects whose masks are none", f"{name}: {' '.join(str(error).split())[:100]}")
         return None
     if short:
@@ -257,7 +267,7 @@ def compressed_mask(segmentation: Any, height: int, width: int) -> tuple[bytes, 
         if _pixels_of(compressed) != height * width:
             raise ValueError(f"run lengths of {_pixels_of(compressed)} pixels in an image of {height * width}")
         return compressed, 0
-    polygons = list(_polygons(segmentation))
+    polygons = list(_polygons(segmentation, _FARTHEST * max(height, width)))
     if not polygons:
         raise ValueError("no polygon has three points")
     merged = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
@@ -294,8 +304,8 @@ def decoded_mask(run_lengths: bytes | str, height: int, width: int) -> np.ndarra
     return np.asarray(coco_masks.decode({"size": [height, width], "counts": run_lengths}), bool)
 
 
-def _polygons(segmentation: Any) -> Iterator[list[float]]:
-    """Those that have three points or more."""
+def _polygons(segmentation: Any, farthest: float) -> Iterator[list[float]]:
+    """Those that have three points or more; ValueError if one is none, or goes farther than so many pixels."""
     for polygon in segmentation:
         try:
             points = [float(value) for value in polygon]
@@ -303,7 +313,7 @@ def _polygons(segmentation: Any) -> Iterator[list[float]]:
             raise ValueError("polygons that are no lists of numbers") from None
         if len(points) % 2:
             raise ValueError(f"a polygon of {len(points)} coordinates")
-        if not np.all(np.isfinite(points)):
-            raise ValueError("a polygon with coordinates that are no numbers")
+        if not np.all(np.abs(points) <= farthest):
+            raise ValueError(f"a polygon with coordinates that are no numbers up to {farthest:g}")
         if len(points) >= 6:
             yield points

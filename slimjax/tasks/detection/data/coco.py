@@ -189,11 +189,19 @@ def _annotation_files(folder: Path, kind: str) -> dict[str, Any]:
     members: list[Any] = [
         member
         for path in sorted(folder.glob("annotations_*.zip"))
-        for member in zipfile.Path(path, "annotations/").iterdir()
+        for member in _in_zip(path, "annotations/").iterdir()
     ]
     files: list[Any] = [*members, *sorted((folder / "annotations").glob("*.json"))]
     found = ((_ANNOTATIONS.fullmatch(file.name), file) for file in files)
     return {match["split"]: file for match, file in found if match and match["kind"] == kind}
+
+
+def _in_zip(archive: Path, folder: str) -> zipfile.Path:
+    """A folder in a zip file; UserError if that is damaged."""
+    try:
+        return zipfile.Path(archive, folder)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive} is damaged or cut short ({error}); fetch it again, or unpack it") from None
 
 
 def _images_of(folder: Path, split: str) -> Callable[[str], io.BytesIO]:
@@ -207,7 +215,7 @@ def _images_of(folder: Path, split: str) -> Callable[[str], io.BytesIO]:
         raise UserError(
             f"{folder} has annotations of {split}, but neither {split}/ nor {split}.zip; put the images there"
         )
-    images = folder / split if (folder / split).is_dir() else zipfile.Path(archive, f"{split}/")
+    images = folder / split if (folder / split).is_dir() else _in_zip(archive, f"{split}/")
 
     def open_image(name: str) -> io.BytesIO:
         try:

@@ -218,6 +218,15 @@ def test_an_object_without_a_mask_is_its_box(official, tmp_path):
     assert data.figures(batches)["mask_ap50"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize("damaged", ["val2017.zip", "annotations_trainval2017.zip"])
+def test_a_zip_file_that_was_cut_short_is_named(official, tmp_path, damaged):
+    folder = shutil.copytree(official, tmp_path / "files")
+    shutil.rmtree(folder / ("annotations" if "annotations" in damaged else "val2017"))
+    (folder / damaged).write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=f"{damaged} is damaged or cut short .*; fetch it again"):
+        prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+
+
 def test_what_is_missing_is_named(official, tmp_path):
     with pytest.raises(UserError, match=r"has no annotations/instances_SPLIT\.json"):
         prepare("coco/instances", str(tmp_path / "a"), str(tmp_path), "array_record")
