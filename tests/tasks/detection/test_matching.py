@@ -4,22 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from boxes_by_hand import area, iou, overlap
 
 from slimjax.tasks.detection.matching import Matches, Objects, match, sample
-
-
-def overlap(a, b):
-    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-
-
-def area(a):
-    return (a[2] - a[0]) * (a[3] - a[1])
-
-
-def iou(a, b):
-    common = overlap(a, b)
-    union = area(a) + area(b) - common
-    return common / union if union else 0
 
 
 def objects_of(boxes, there=None, crowds=None):

@@ -3,26 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from boxes_by_hand import greedy
 
 from slimjax.tasks.detection.nms import kept_by_nms
 
 suppress = jax.jit(kept_by_nms, static_argnames="threshold")
-
-
-def iou(a, b):
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / union if union > 0 else 0
-
-
-def greedy(boxes, scores, threshold, groups):
-    kept = []
-    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-        alone = all(iou(boxes[i], boxes[j]) <= threshold or groups[i] != groups[j] for j in kept)
-        if scores[i] > -np.inf and alone:
-            kept.append(i)
-    return sorted(kept)
 
 
 def random_boxes(rng, count, spread):
