@@ -1,0 +1,80 @@
+"""The task of detection in the trainer's hands: what it is given, what it leaves frozen, and how devices share it."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from slimjax.configs import shapes_keypoint_rcnn
+
+from slimjax.tasks.builders import prepare
+from slimjax.tasks.dataset_info import DatasetInfo
+from slimjax.tasks.detection.data.opening import open_data
+from slimjax.tasks.detection.data.shapes import write_shapes
+from slimjax.tasks.detection.task import DetectionTask, example_settings
+from slimjax.training.evaluation import Evaluator
+from slimjax.training.mesh import data_mesh
+from slimjax.training.progress import Progress
+
+SPLITS = {"train2017": 40, "val2017": 13}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Wide images of 64 x 96 pixels and tall ones."""
+    folder, data_dir = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("data")
+    write_shapes(folder, SPLITS, seed=2)
+    prepare("coco/instances", str(data_dir), str(folder), "array_record")
+    config = shapes_keypoint_rcnn.get_config()
+    config.detection.masks = True
+    config.detection.short_side, config.detection.long_side = 64, 96
+    config.batch_size = 8
+    config.dataset.name, config.dataset.data_dir = "coco/instances", str(data_dir)
+    config.dataset.train_split, config.dataset.eval_split = SPLITS
+    return config
+
+
+@pytest.fixture(scope="module")
+def task(config, create_small_detector):
+    info = DatasetInfo("coco/instances", 3, *SPLITS.values(), ("disc", "box", "triangle"))
+    return DetectionTask(config, create_small_detector((1.0,)), info, open_data(config, example_settings(config)))
+
+
+def test_what_is_planned_for_is_what_the_pipeline_gives(task, config):
+    planned = task.batch_shapes(config.batch_size)
+    wide = next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
+    assert {name: (array.shape, array.dtype) for name, array in wide.items()} == {
+        name: (shape.shape, shape.dtype) for name, shape in planned.items()
+    }
+
+
+def test_every_image_of_every_step_has_random_numbers_of_its_own(task):
+    batches = task.train_batches(0)
+    seeds = np.concatenate([next(batches)["seed"] for _ in range(4)])
+    assert len(set(seeds.tolist())) == len(seeds)
+
+
+def test_the_stem_the_first_stage_and_the_batch_norms_are_frozen(task):
+    frozen = {"/".join(path): is_frozen for path, is_frozen in flatten_dict(task.frozen_parameters()).items()}
+    first = ("backbone/stem/", "backbone/block_1/")
+    for path, is_frozen in frozen.items():
+        is_norm = path.startswith("backbone/") and path.endswith(("/scale", "/bias"))
+        assert is_frozen == (path.startswith(first) or is_norm), path
+    assert 0 < sum(frozen.values()) < len(frozen)
+
+
+@pytest.mark.slow
+def test_every_image_is_judged_once_on_any_number_of_devices(task):
+    variables = jax.jit(task.model.init)(jax.random.key(0), np.zeros((1, 64, 96, 3), np.float32))
+    by_devices = {}
+    for count in (1, 8):
+        mesh = data_mesh(jax.devices()[:count])
+        metrics = Evaluator(task, mesh, Progress(enabled=False)).metrics(variables["params"], variables["batch_stats"])
+        judged = {}
+        for batch in metrics[1.0].on_host().batches:
+            for row in np.flatnonzero(batch["mask"]):
+                index = int(batch["index"][row])
+                assert index not in judged
+                judged[index] = {name: batch[name][row] for name in ("boxes", "scores", "labels")}
+        by_devices[count] = judged
+    assert sorted(by_devices[8]) == list(range(SPLITS["val2017"]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), by_devices[1], by_devices[8])
