@@ -1,12 +1,13 @@
 """Times a detector's step and inference at every width, and each part: what suppression and RoIAlign take of the whole.
 
     python experiments/benchmarks/detection.py                                      shapes_mask_rcnn, its own image size
-    python experiments/benchmarks/detection.py --config s_mask_rcnn --sizes 800x1344 320x480 --widths 0.25 1
+    python experiments/benchmarks/detection.py --config s_mask_rcnn --num_classes 80 --sizes 800x1344 --widths 0.25 1
 
-A step is the gradients of a width's losses. Parts are programs of their own, given what the parts before them have made
-of random images, and take turns. They do not quite add up to the whole, in which XLA fuses across them. Weights are
-random, so proposals overlap otherwise than a trained network's; but for a few rounds more or less, suppression does the
-same work whatever they are. Writes a record beside this file.
+A step is the gradients of a width's losses. Parts are programs of their own, given what the parts before them have
+made of random images, and take turns. They do not quite add up to the whole, in which XLA fuses across them. Of a
+step, what is not a network's is timed as well: its proposals, and pooling its sampled regions with the gradient of
+that. Weights are random, so proposals overlap otherwise than a trained network's; but for a few rounds more or less,
+suppression does the same work whatever they are. Writes a record beside this file.
 """
 
 import argparse
@@ -36,6 +37,11 @@ PARTS = (
     "keypoint head",
 )
 """Of inference, in the order in which they run; `proposals` and `detections` are decoding and suppression."""
+
+RECORDED = ("num_classes", "batch_size", "repeats")
+
+STEP_PARTS = ("step proposals", "step box roi_align", "step mask roi_align")
+"""Of a step, the gradients of pooling included."""
 
 
 def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str, Callable[[], Any]]:
@@ -71,21 +77,31 @@ def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str,
         for level, x in levels.items()
     ]
 
-    def propose(logits: Any, shifts: Any, size: Any) -> Any:
-        return proposals_of(logits, shifts, anchors, size, settings.test_proposals, settings.rpn_nms_iou)
+    def propose(limits: Any, logits: Any, shifts: Any, size: Any) -> Any:
+        return proposals_of(logits, shifts, anchors, size, limits, settings.rpn_nms_iou)
 
-    proposals = timed("proposals", jax.vmap(propose), logits, shifts, sizes)
+    propose_for = {
+        limits: jax.vmap(partial(propose, limits)) for limits in (settings.test_proposals, settings.train_proposals)
+    }
+    proposals = timed("proposals", propose_for[settings.test_proposals], logits, shifts, sizes)
+    sampled = timed("step proposals", propose_for[settings.train_proposals], logits, shifts, sizes).boxes
     pooled = {level: x for level, x in levels.items() if level != LEVELS[-1]}
 
     def pool(boxes: Any, size: int) -> Any:
         return jax.vmap(partial(roi_align, size=size))(pooled, boxes).reshape(-1, size, size, settings.features)
 
+    def pooling_gradient(size: int) -> Callable[..., Any]:
+        return jax.grad(lambda maps, boxes: jnp.sum(jax.vmap(partial(roi_align, size=size))(maps, boxes) ** 2))
+
+    timed("step box roi_align", pooling_gradient(BOX_SIZE), pooled, sampled[:, : settings.box_samples])
     regions = timed("box roi_align", partial(pool, size=BOX_SIZE), proposals.boxes)
     classes, boxes = timed("box head", applied(lambda detector, x: detector.box_head(x)), variables, regions)
     by_image = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (classes, boxes))
     detect = jax.vmap(partial(detections_of, settings=settings))
     found = timed("detections", detect, *by_image, proposals, sizes)
     if settings.masks:
+        positives = sampled[:, : settings.box_positives]
+        timed("step mask roi_align", pooling_gradient(MASK_SIZE), pooled, positives)
         regions = timed("mask roi_align", partial(pool, size=MASK_SIZE), found.boxes)
         timed("mask head", applied(lambda detector, x: detector.mask_head(x)), variables, regions)
     if settings.num_keypoints:
@@ -124,7 +140,9 @@ def gradients_of(model: Any, width: float) -> Callable[..., Any]:
     return lambda variables, images: jax.grad(total)(variables["params"], variables["batch_stats"], images)
 
 
-def measure(config: Any, size: tuple[int, int], widths: tuple[float, ...], batch_size: int, repeats: int) -> Any:
+def measure(
+    config: Any, num_classes: int, size: tuple[int, int], widths: tuple[float, ...], batch_size: int, repeats: int
+) -> Any:
     """Rows, one for each width: milliseconds of every part and of the whole."""
     import jax
     import jax.numpy as jnp
@@ -133,7 +151,7 @@ def measure(config: Any, size: tuple[int, int], widths: tuple[float, ...], batch
     from slimjax.analysis.timing import time_in_turns
     from slimjax.tasks.creation import create_network
 
-    model = create_network(config, 80, jax.default_backend())
+    model = create_network(config, num_classes, jax.default_backend())
     images = jnp.asarray(np.random.default_rng(0).normal(size=(batch_size, *size, 3)), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:, :32, :32])
     rows = []
@@ -145,15 +163,17 @@ def measure(config: Any, size: tuple[int, int], widths: tuple[float, ...], batch
 
 def print_rows(size: tuple[int, int], rows: list[dict[str, Any]]) -> None:
     """A table: what each part takes of the sum of all."""
-    names = [name for name in PARTS if name in rows[0]["ms"]]
-    title = f"{size[0]} x {size[1]} pixels: step, inference, % of the sum of inference's parts"
-    table = Table("width", "step ms", "whole ms", *names, title=title)
+    names, of_step = ([name for name in parts if name in rows[0]["ms"]] for parts in (PARTS, STEP_PARTS))
+    title = f"{size[0]} x {size[1]} pixels: step and its parts in % of it, inference and % of the sum of its parts"
+    table = Table("width", "step ms", *of_step, "whole ms", *names, title=title)
     for column in table.columns:
         column.justify = "right"
     for row in rows:
         total = sum(row["ms"][name] for name in names)
+        step, whole = row["ms"]["step"], row["ms"]["whole"]
+        step_shares = (f"{100 * row['ms'][name] / step:.1f}" for name in of_step)
         shares = (f"{100 * row['ms'][name] / total:.1f}" for name in names)
-        table.add_row(f"{row['width']:g}", *(f"{row['ms'][name]:.1f}" for name in ("step", "whole")), *shares)
+        table.add_row(f"{row['width']:g}", f"{step:.1f}", *step_shares, f"{whole:.1f}", *shares)
     print_table(table)
 
 
@@ -167,6 +187,7 @@ def main() -> None:
     """Measures, prints and records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="shapes_mask_rcnn", help="of a detector, a short name or a file")
+    parser.add_argument("--num_classes", type=int, default=3, help="categories; COCO has 80")
     parser.add_argument("--sizes", nargs="+", type=image_size, help="heights and widths of images, such as 800x1344")
     parser.add_argument("--widths", nargs="+", type=float, default=(), help="all of them, if absent")
     parser.add_argument("--batch_size", type=int, default=1)
@@ -178,11 +199,12 @@ def main() -> None:
     config = config_of(str(configuration_file(arguments.config)))
     console, results = Console(highlight=False), []
     for size in arguments.sizes or [example_settings(config).padded_size(wide=True)]:
-        rows = measure(config, size, tuple(arguments.widths), arguments.batch_size, arguments.repeats)
+        options = (tuple(arguments.widths), arguments.batch_size, arguments.repeats)
+        rows = measure(config, arguments.num_classes, size, *options)
         results.append({"height": size[0], "width": size[1], "rows": rows})
         print_rows(size, rows)
     output = arguments.output or RECORDS / f"detection_{Path(arguments.config).stem}.json"
-    about = {"config": Path(arguments.config).stem, "batch_size": arguments.batch_size, "repeats": arguments.repeats}
+    about = {"config": Path(arguments.config).stem, **{name: getattr(arguments, name) for name in RECORDED}}
     write_record(output, {**measured_on(), **about, "sizes": results})
     console.print(f"record: {output}")
 
