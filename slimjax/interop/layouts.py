@@ -119,9 +119,11 @@ def _torchvision_resnet(blocks: Blocks) -> Iterator[Layer]:
 def _slimmable_shufflenet(blocks: Blocks) -> Iterator[Layer]:
     yield _grouped("stem", "head")
     for number in blocks:
-        yield _grouped(f"block_{number}/reduce", f"features.{number}.a")
-        yield _pair(f"block_{number}/depthwise", f"features.{number}.b", 1)
-        yield _grouped(f"block_{number}/expand", f"features.{number}.c")
+        # The stem, pooling included, is apart, so that the first block is the first of the features.
+        place = f"features.{number - 1}"
+        yield _grouped(f"block_{number}/reduce", f"{place}.a")
+        yield _pair(f"block_{number}/depthwise", f"{place}.b", 1)
+        yield _grouped(f"block_{number}/expand", f"{place}.c")
 
 
 LAYOUTS: dict[type[SlimmableNetwork], tuple[Layout, ...]] = {
@@ -134,7 +136,7 @@ LAYOUTS: dict[type[SlimmableNetwork], tuple[Layout, ...]] = {
         Layout(_slimmable_resnet, "classifier.0", "features.1.body.0.weight"),
         Layout(_torchvision_resnet, "fc", "layer1.0.conv1.weight", slimmable=False),
     ),
-    ShuffleNet: (Layout(_slimmable_shufflenet, "classifier.0", "features.1.a_0.0.weight"),),
+    ShuffleNet: (Layout(_slimmable_shufflenet, "classifier.0", "features.0.a_0.0.weight"),),
 }
 """What checkpoints of a family look like, by the class of its networks."""
 

@@ -11,8 +11,9 @@ from flax.traverse_util import flatten_dict
 
 from slimjax import MODELS, UserError, create_model, load_torch_checkpoint
 from slimjax.interop.assignments import assignments_of
-from slimjax.interop.layouts import layouts_of
+from slimjax.interop.layouts import LAYOUTS, layers_by_block, layouts_of
 from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
+from slimjax.models import ShuffleNet
 from slimjax.models.mobilenet_v2 import InvertedStage
 from slimjax.models.network import Stage
 from slimjax.nn.tracing import abstract_variables
@@ -81,12 +82,12 @@ LAYERS = {
     # The first block takes its whole input in every group, and adds 72 channels to the 24 that it is given.
     "shufflenet": {
         "stem": Convolution("head_G.0", (8, 3, 3, 3), "head_G.1", (4, 8)),
-        "block_1/reduce": Convolution("features.1.a_G.0", (8, 24, 1, 1), "features.1.a_G.1", (4, 8)),
-        "block_1/depthwise": Convolution("features.1.b.1", (24, 1, 3, 3), "features.1.b.2", (12, 24)),
-        "block_1/expand": Convolution("features.1.c_G.0", (24, 8, 1, 1), "features.1.c_G.1", (12, 24)),
-        "block_2/reduce": Convolution("features.2.a_G.0", (8, 32, 1, 1), "features.2.a_G.1", (4, 8)),
-        "block_2/depthwise": Convolution("features.2.b.1", (24, 1, 3, 3), "features.2.b.2", (12, 24)),
-        "block_2/expand": Convolution("features.2.c_G.0", (32, 8, 1, 1), "features.2.c_G.1", (16, 32)),
+        "block_1/reduce": Convolution("features.0.a_G.0", (8, 24, 1, 1), "features.0.a_G.1", (4, 8)),
+        "block_1/depthwise": Convolution("features.0.b.1", (24, 1, 3, 3), "features.0.b.2", (12, 24)),
+        "block_1/expand": Convolution("features.0.c_G.0", (24, 8, 1, 1), "features.0.c_G.1", (12, 24)),
+        "block_2/reduce": Convolution("features.1.a_G.0", (8, 32, 1, 1), "features.1.a_G.1", (4, 8)),
+        "block_2/depthwise": Convolution("features.1.b.1", (24, 1, 3, 3), "features.1.b.2", (12, 24)),
+        "block_2/expand": Convolution("features.1.c_G.0", (32, 8, 1, 1), "features.1.c_G.1", (16, 32)),
     },
     "torchvision mobilenet_v2": {
         "stem": Convolution("features.0.0", (32, 3, 3, 3), "features.0.1", 32),
@@ -205,12 +206,21 @@ def test_the_last_group_of_shufflenet_is_the_last_third():
     state = filled(entries_of("shufflenet"))
     flat = flatten_dict(variables_of(small("shufflenet"), state, "file.pt"), sep="/")
     assert flat["params/stem/conv/kernel"][2, 0, 1, 16] == state["head_2.0.weight"][0, 1, 2, 0]
-    assert flat["params/block_1/reduce/conv/kernel"][0, 0, 23, 15] == state["features.1.a_1.0.weight"][7, 23, 0, 0]
-    assert flat["params/block_1/depthwise/conv/kernel"][0, 2, 0, 17] == state["features.1.b.1.weight"][17, 0, 0, 2]
-    assert flat["params/block_2/expand/conv/kernel"][0, 0, 7, 95] == state["features.2.c_2.0.weight"][31, 7, 0, 0]
-    assert flat["params/block_1/expand/bn/switch_0/scale"][12] == state["features.1.c_1.1.bn.0.weight"][0]
-    assert flat["batch_stats/block_2/expand/bn/switch_0/var"][47] == state["features.2.c_2.1.bn.0.running_var"][15]
-    assert flat["batch_stats/block_2/depthwise/bn/switch_1/mean"][23] == state["features.2.b.2.bn.1.running_mean"][23]
+    assert flat["params/block_1/reduce/conv/kernel"][0, 0, 23, 15] == state["features.0.a_1.0.weight"][7, 23, 0, 0]
+    assert flat["params/block_1/depthwise/conv/kernel"][0, 2, 0, 17] == state["features.0.b.1.weight"][17, 0, 0, 2]
+    assert flat["params/block_2/expand/conv/kernel"][0, 0, 7, 95] == state["features.1.c_2.0.weight"][31, 7, 0, 0]
+    assert flat["params/block_1/expand/bn/switch_0/scale"][12] == state["features.0.c_1.1.bn.0.weight"][0]
+    assert flat["batch_stats/block_2/expand/bn/switch_0/var"][47] == state["features.1.c_2.1.bn.0.running_var"][15]
+    assert flat["batch_stats/block_2/depthwise/bn/switch_1/mean"][23] == state["features.1.b.2.bn.1.running_mean"][23]
+
+
+def test_published_shufflenets_have_sixteen_blocks_from_features_0_on():
+    blocks = layers_by_block(abstract_variables(create_model("shufflenet", (0.5, 1.0, 2.0), 10))["params"])
+    (layout,) = LAYOUTS[ShuffleNet]
+    modules = [module for layer in layout.layers(blocks) for module in layer.kernels]
+    assert {module.split(".")[0] for module in modules} == {"head_0", "head_1", "head_2", "features"}
+    numbers = [int(module.split(".")[1]) for module in modules if module.startswith("features")]
+    assert sorted(set(numbers)) == list(range(16))
 
 
 def without(state, *names):

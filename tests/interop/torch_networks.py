@@ -125,19 +125,20 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNet(nn.Module):
-    """Stems `head_G`, then `features`, of which the first is the pooling, if there is one."""
+    """Stems `head_G`, which pool as well where they have strides, then the blocks as `features`."""
 
     def __init__(self, widths, stages, stem_stride, classes):
         super().__init__()
         inputs, images = [int(24 * width) for width in widths], [3] * len(widths)
         for group in range(GROUPS):
-            modules = conv_norm(images, third(inputs), 3, stem_stride)
+            pooling = [nn.MaxPool2d(3, 2)] if stem_stride == 2 else []
+            modules = [*conv_norm(images, third(inputs), 3, stem_stride), *pooling]
             setattr(self, f"head_{group}", nn.Sequential(*modules))
-        features = [nn.MaxPool2d(3, 2) if stem_stride == 2 else nn.Identity()]
+        features = []
         for count, repeats in stages:
             outputs = [int(count * width) for width in widths]
             for index in range(repeats):
-                features.append(ShuffleBlock(inputs, outputs, 2 if index == 0 else 1, grouped=len(features) > 1))
+                features.append(ShuffleBlock(inputs, outputs, 2 if index == 0 else 1, grouped=len(features) > 0))
                 inputs = outputs
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(Classifier(max(inputs), classes))

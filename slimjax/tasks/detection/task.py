@@ -64,8 +64,7 @@ class DetectionTask:
         self, params: Tree, batch_stats: Tree, batch: Tree, width: float
     ) -> tuple[jax.Array, tuple[Tree, clu_metrics.Collection]]:
         """See Task: the sum of the parts' losses."""
-        switch = self.model.switch_of(width)
-        keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), switch))(batch["seed"])
+        keys = sampling_keys(batch["seed"], self.model.switch_of(width))
         variables = {"params": params, "batch_stats": batch_stats}
         losses: Any
         losses, updated = self.model.apply(
@@ -132,6 +131,11 @@ class DetectionTask:
     def eval_batches(self) -> Iterator[Batch]:
         """See Task."""
         return self.data.eval_batches(jax.process_index(), jax.process_count())
+
+
+def sampling_keys(seeds: jax.Array, switch: int) -> jax.Array:
+    """Of the seeds [batch] of images the keys [batch] of one width's sampling, the width given by its switch."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), switch))(seeds)
 
 
 def _objects_of(batch: Mapping[str, Any]) -> Objects:

@@ -6,16 +6,23 @@ import pytest
 from flax.traverse_util import flatten_dict
 from slimjax.configs import shapes_keypoint_rcnn
 
+from slimjax.nn.tracing import abstract_variables
 from slimjax.tasks.builders import prepare
 from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.tasks.detection.data.opening import open_data
 from slimjax.tasks.detection.data.shapes import write_shapes
-from slimjax.tasks.detection.task import DetectionTask, example_settings
+from slimjax.tasks.detection.task import DetectionTask, example_settings, sampling_keys
 from slimjax.training.evaluation import Evaluator
 from slimjax.training.mesh import data_mesh
+from slimjax.training.optimizers import create_optimizer, decay_mask
+from slimjax.training.planning import step_cost
 from slimjax.training.progress import Progress
+from slimjax.training.setup import Training
+from slimjax.training.step import TrainStep
+from slimjax.training.switches import Turn, create_switch_rule
 
 SPLITS = {"train2017": 40, "val2017": 13}
+INFO = DatasetInfo("coco/instances", 3, *SPLITS.values(), ("disc", "box", "triangle"))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +42,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task(config, create_small_detector):
-    info = DatasetInfo("coco/instances", 3, *SPLITS.values(), ("disc", "box", "triangle"))
-    return DetectionTask(config, create_small_detector((1.0,)), info, open_data(config, example_settings(config)))
+    return DetectionTask(config, create_small_detector((1.0,)), INFO, open_data(config, example_settings(config)))
 
 
 def test_what_is_planned_for_is_what_the_pipeline_gives(task, config):
@@ -51,6 +57,14 @@ def test_every_image_of_every_step_has_random_numbers_of_its_own(task):
     batches = task.train_batches(0)
     seeds = np.concatenate([next(batches)["seed"] for _ in range(4)])
     assert len(set(seeds.tolist())) == len(seeds)
+
+
+def test_every_width_samples_by_random_numbers_of_its_own():
+    seeds = np.array([7, 8], np.uint32)
+    keys = [jax.random.key_data(sampling_keys(seeds, switch)) for switch in range(4)]
+    assert len({tuple(key.tolist()) for of_width in keys for key in of_width}) == 8
+    again = jax.random.key_data(sampling_keys(seeds, 2))
+    np.testing.assert_array_equal(keys[2], again)
 
 
 def test_the_stem_the_first_stage_and_the_batch_norms_are_frozen(task):
@@ -78,3 +92,19 @@ def test_every_image_is_judged_once_on_any_number_of_devices(task):
         by_devices[count] = judged
     assert sorted(by_devices[8]) == list(range(SPLITS["val2017"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), by_devices[1], by_devices[8])
+
+
+@pytest.mark.slow
+def test_devices_exchange_what_is_learned_once(config, create_small_detector):
+    """For all widths together, and nothing of what is frozen."""
+    task = DetectionTask(config, create_small_detector((0.5, 1.0)), INFO)
+    tx = create_optimizer(config.optimizer, lambda step: 0.1, decay_mask(task.model))
+    rule, mesh = create_switch_rule("all", task.model.widths, 100, seed=0), data_mesh()
+    training = Training(config, task, mesh, rule, lambda step: 0.1, tx, TrainStep(task, tx, mesh, fused=True))
+    cost = step_cost(training, Turn((1.0, 0.5)), mesh.size, Progress(enabled=False))
+    variables = abstract_variables(task.model)
+    frozen = jax.tree.leaves(task.frozen_parameters())
+    learned = [leaf.size for leaf, still in zip(jax.tree.leaves(variables["params"]), frozen, strict=True) if not still]
+    exact = 4 * (sum(learned) + sum(leaf.size for leaf in jax.tree.leaves(variables["batch_stats"])))
+    # The loss, its 6 parts and the number of images, of both widths, and a few more.
+    assert exact <= cost.all_reduced_bytes <= exact + 4 * 20
