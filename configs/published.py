@@ -65,6 +65,7 @@ def coco(method: str) -> ConfigDict:
     config.dataset.name = "coco/instances"
     config.dataset.train_split = "train2017"
     config.dataset.eval_split = "val2017"
+    config.dataset.flip = True
     config.batch_size = 16
     config.num_epochs = 12.0
     config.learning_rate = 0.02

@@ -61,8 +61,6 @@ def _required(flag: "flags.FlagHolder[str | None]", example: str) -> str:
 
 
 def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: Path) -> None:
-    from PIL import Image
-
     from slimjax.tasks.detection.detector import Detector
     from slimjax.tasks.detection.evaluation import Stored, results_of
     from slimjax.tasks.detection.finding import found_in
@@ -73,18 +71,17 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
 
     model, variables = load_checkpoint(workdir, _CHECKPOINT.value)
     assert isinstance(model, Detector)
-    (names, ids), results = _categories(config, model.num_classes), []
+    (names, ids), results = _categories(workdir), []
     damaged: list[Path] = []
     stems = Counter(file.stem for file in images)
     output.mkdir(parents=True, exist_ok=True)
     with Progress(enabled=not _QUIET.value) as progress:
         found = found_in(images, model, variables, example_settings(config), _widths(model.widths))
-        for file, of_widths in progress.track(found, "detecting", len(images)):
-            if of_widths is None:
+        for file, of_file in progress.track(found, "detecting", len(images)):
+            if of_file is None:
                 damaged.append(file)
                 continue
-            with Image.open(file) as stored:
-                picture = stored.convert("RGB")
+            picture, of_widths = of_file
             name = file.stem if stems[file.stem] == 1 else file.name
             side_by_side(picture, of_widths, names, _MIN_SCORE.value).save(output / f"{name}.png")
             for width, detections in of_widths.items():
@@ -108,16 +105,18 @@ def _widths(of_model: tuple[float, ...]) -> tuple[float, ...]:
     return widths
 
 
-def _categories(config: ConfigDict, num_classes: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and ids of the data set, or numbers from 1 where that is not at hand."""
-    from slimjax.tasks.detection.data.opening import categories_of
+def _categories(workdir: epath.Path) -> tuple[list[str], list[int]]:
+    """Names and ids, as the data set has them that the checkpoint was trained on."""
+    from slimjax.training.checkpoints import Checkpoints
 
-    try:
-        categories = categories_of(config.dataset)
-    except UserError:
-        ids = tuple(range(1, num_classes + 1))
-        return tuple(f"category {id_}" for id_ in ids), ids
-    return categories.names, categories.ids
+    checkpoints = Checkpoints(workdir)
+    description = checkpoints.description(checkpoints.find(_CHECKPOINT.value))
+    checkpoints.close()
+    if description.class_ids:
+        return list(description.class_names), list(description.class_ids)
+    raise UserError(
+        f"the checkpoints of {workdir} are of an older version, which did not keep their categories; train anew"
+    )
 
 
 if __name__ == "__main__":

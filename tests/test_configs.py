@@ -9,6 +9,8 @@ from slimjax.configs import default, published
 
 from slimjax import UserError, create_model, profile_model
 from slimjax.configuration import check_keys, completed, plain
+from slimjax.tasks.detection.network import create_network
+from slimjax.tasks.detection.settings import ProposalSettings
 from slimjax.training.optimizers import parse_options
 from slimjax.training.schedules import create_schedule
 
@@ -86,6 +88,14 @@ def test_detectors_have_the_papers_recipe(name):
     assert (config.detection.masks, config.detection.num_keypoints) == DETECTORS[name]
     assert config.model.widths == (0.25, 0.5, 0.75, 1.0)
     assert (config.detection.frozen_stages, config.detection.frozen_batch_norm) == (1, True)
+    assert (config.dataset.flip, config.detection.short_side, config.detection.long_side) == (True, 800, 1333)
+    assert (config.batch_size, config.num_epochs) == (16, 12)
+    assert (config.optimizer.name, parse_options(config.optimizer.options)) == ("sgd", {"momentum": 0.9})
+    settings = create_network(config, 80, "cpu").settings
+    assert (settings.rpn_samples, settings.box_samples, settings.detections) == (256, 512, 100)
+    assert settings.train_proposals == ProposalSettings(candidates=2000, proposals=2000)
+    assert settings.test_proposals == ProposalSettings(candidates=1000, proposals=1000)
+    assert (settings.rpn_nms_iou, settings.nms_iou, settings.score_threshold) == (0.7, 0.5, 0.05)
     assert (config.optimizer.clip_norm, config.optimizer.weight_decay) == (35.0, 1e-4)
     steps_per_epoch = 118_287 / config.batch_size
     schedule = create_schedule(config.schedule, config.learning_rate, round(12 * steps_per_epoch), steps_per_epoch)

@@ -74,5 +74,8 @@ def _images(run: ReportedRun, numbers: Collection[int]) -> dict[int, tuple[np.nd
             truth = {name: batch[name][place] for name in _OF_OBJECTS if name in batch}
             there = batch["there"][place] & ~batch["crowds"][place]
             truth |= {"there": there, "scores": there.astype(np.float32)}
+            if "keypoints" in truth:
+                is_annotated = truth["keypoints"][..., 2:] > 0
+                truth["keypoints"] = np.where(is_annotated, truth["keypoints"], np.nan)
             images[this] = shown(batch["image"][place][:height, :width]), truth
     return images

@@ -13,6 +13,7 @@ class DatasetInfo:
       num_train_examples: examples of `train_split`, over all hosts.
       num_eval_examples: examples of `eval_split`, over all hosts.
       class_names: one per label, in label order.
+      class_ids: what the data set's own files call the labels, in label order; empty where they do not.
     """
 
     name: str
@@ -20,3 +21,4 @@ class DatasetInfo:
     num_train_examples: int
     num_eval_examples: int
     class_names: tuple[str, ...]
+    class_ids: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial, reduce
 from operator import getitem
@@ -21,6 +21,7 @@ from slimjax.configs import default
 from slimjax.configuration import completed, plain
 from slimjax.errors import UserError
 from slimjax.paths import folder_path
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.tasks.task import Figures, larger_is_better
 from slimjax.training.locks import lock
 from slimjax.training.state import TrainState, Weights
@@ -52,6 +53,8 @@ class Description:
       examples_seen: training examples consumed; together with the seed and the number of devices it says where the data
         goes on.
       num_devices: on which it was trained, among which the images of a step are shared out.
+      class_names: of the data set, one per label; empty where it was not at hand.
+      class_ids: see slimjax.tasks.dataset_info.DatasetInfo.
       format: of this description.
     """
 
@@ -60,12 +63,15 @@ class Description:
     num_classes: int
     examples_seen: int
     num_devices: int
+    class_names: Sequence[str] = ()
+    class_ids: Sequence[int] = ()
     format: int = FORMAT
 
 
-def describe(config: ConfigDict, num_classes: int, step: int) -> Description:
-    """The description of a run's state after `step` updates."""
-    return Description(step, plain(config), num_classes, step * config.batch_size, jax.device_count())
+def describe(config: ConfigDict, num_classes: int, step: int, info: DatasetInfo | None = None) -> Description:
+    """The description of a run's state after `step` updates, on a data set of which there may be information."""
+    names, ids = (info.class_names, info.class_ids) if info else ((), ())
+    return Description(step, plain(config), num_classes, step * config.batch_size, jax.device_count(), names, ids)
 
 
 class Checkpoints:
@@ -164,7 +170,9 @@ class Checkpoints:
             if stored["format"] != FORMAT:
                 raise ValueError(f"its format is {stored['format']}, this version reads {FORMAT}")
             stored["config"] = completed(stored["config"])
-            return Description(**{field.name: stored[field.name] for field in dataclasses.fields(Description)})
+            # What older checkpoints lack has a default.
+            known = {field.name for field in dataclasses.fields(Description)} & stored.keys()
+            return Description(**{name: stored[name] for name in known})
 
     def restore(self, step: int, state: Any) -> TrainState:
         """The state of a checkpoint.

@@ -63,7 +63,7 @@ class Run(Training):
 
     def description(self, step: int) -> Description:
         """What a checkpoint of this run says of itself after `step` updates."""
-        return describe(self.config, self.num_classes, step)
+        return describe(self.config, self.num_classes, step, self.task.info)
 
 
 def create_run(config: ConfigDict, workdir: epath.Path) -> Run:

@@ -8,11 +8,13 @@ from PIL import Image
 from slimjax.configs import digits
 
 import slimjax
+from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.run import check_start, create_run, new_state
 from slimjax.training.state import Weights, state_of
 
 WIDTHS = (0.5, 1.0)
+SEVEN = DatasetInfo("seven", 7, 70, 7, tuple("abcdefg"), (1, 2, 3, 5, 8, 13, 21))
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,17 @@ def saved(config, tmp_path_factory, random_variables):
     variables = random_variables(model)
     state = state_of(Weights(variables["params"], variables["batch_stats"]), optax.sgd(0.1, momentum=0.9), False)
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(state, describe(config, 7, 3), {}, "top1_error")
+    checkpoints.save(state, describe(config, 7, 3, SEVEN), {}, "top1_error")
     checkpoints.close()
     return workdir, variables
+
+
+def test_a_checkpoint_says_what_its_classes_are(saved):
+    checkpoints = Checkpoints(saved[0])
+    description = checkpoints.description(3)
+    assert (description.step, description.num_classes) == (3, 7)
+    assert tuple(description.class_names) == SEVEN.class_names
+    assert tuple(description.class_ids) == SEVEN.class_ids
 
 
 @pytest.fixture

@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.examples import IMAGE_ERRORS, ExampleSettings, example_of
+from slimjax.tasks.detection.data.examples import IMAGE_ERRORS, ExampleSettings, laid_out
 from slimjax.tasks.detection.detector import Detector
 from slimjax.tasks.detection.evaluation import Stored, in_stored_pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+FoundByWidth = dict[float, dict[str, np.ndarray]]
+"""By width arrays as `slimjax.tasks.detection.proposals.Detections` for one image, in its pixels."""
 
 _NOTHING: dict[str, Any] = {
     "box": np.zeros((0, 4), np.float32),
@@ -37,7 +40,7 @@ def image_files(path: Path) -> list[Path]:
 
 def found_in(
     files: Sequence[Path], model: Detector, variables: Any, settings: ExampleSettings, widths: Sequence[float]
-) -> Iterator[tuple[Path, dict[float, dict[str, np.ndarray]] | None]]:
+) -> Iterator[tuple[Path, tuple[Image.Image, FoundByWidth] | None]]:
     """What every width finds in each of some images.
 
     Args:
@@ -48,8 +51,8 @@ def found_in(
       widths: of the detector.
 
     Returns:
-      The file, and by width arrays as `slimjax.tasks.detection.proposals.Detections` for one image, in its pixels; None
-      in their place if the file is no image that can be read.
+      The file, and the image upright with what was found in it; None in their place if the file is no image that can be
+      read.
     """
     find = jax.jit(
         lambda variables, images, sizes, width: model.apply(variables, images, width=width, sizes=sizes),
@@ -57,22 +60,22 @@ def found_in(
     )
     for file in files:
         try:
-            example, stored = _example(file, settings)
-        except (*IMAGE_ERRORS, UserError):
+            picture = _upright(file)
+        except IMAGE_ERRORS:
             yield file, None
             continue
+        example = laid_out(picture, _NOTHING, settings, wide=picture.width >= picture.height, mirrored=False)
+        stored = Stored(0, picture.height, picture.width)
         image, size = example["image"][None], example["size"][None]
         found = {}
         for width in widths:
             arrays = jax.device_get(find(variables, image, size, width=width))._asdict()
             own = {name: values[0] for name, values in arrays.items() if values is not None}
             found[width] = in_stored_pixels(own, example["size"], stored)
-        yield file, found
+        yield file, (picture, found)
 
 
-def _example(file: Path, settings: ExampleSettings) -> tuple[dict[str, Any], Stored]:
-    """What the network sees of a file, and the file's own size."""
-    record = {"image": file.read_bytes(), "image/id": 0, "objects": _NOTHING}
+def _upright(file: Path) -> Image.Image:
+    """An image as it is meant to be looked at: cameras that were turned say so beside the pixels."""
     with Image.open(file) as picture:
-        stored = Stored(0, picture.height, picture.width)
-    return example_of(record, settings, stored.width >= stored.height, mirrored=False), stored
+        return ImageOps.exif_transpose(picture).convert("RGB")

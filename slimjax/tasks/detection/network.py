@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from slimjax.configs import default
 from slimjax.errors import UserError
 from slimjax.tasks.detection.detector import Detector, create_detector
 from slimjax.tasks.detection.settings import ProposalSettings, Settings
@@ -31,12 +32,26 @@ def create_network(config: ConfigDict, num_classes: int, platform: str, **option
     )
 
 
+_OF_CLASSIFIERS = {
+    "label_smoothing": "",
+    "dataset.color_jitter": "",
+    "dataset.pca_noise": "",
+    "dataset.skip_damaged": "",
+    "dataset.augmentation": "",
+    "dataset.shuffle_buffer": "; all images are shuffled",
+    "dataset.image_size": "; the size of images is detection.short_side and detection.long_side",
+    "dataset.eval_resize": "; the size of images is detection.short_side and detection.long_side",
+}
+"""Keys that detectors do not read, and what to do instead."""
+
+
 def _check_of_classifiers(config: ConfigDict) -> None:
     """UserError if something is set that detectors do not have."""
-    for key in ("label_smoothing", "dataset.color_jitter", "dataset.pca_noise", "dataset.skip_damaged"):
-        value = reduce(getattr, key.split("."), config)
-        if value:
-            raise UserError(f"{key}={value} is for classifiers; leave it out where task=detection")
+    defaults = default.get_config()
+    for key, instead in _OF_CLASSIFIERS.items():
+        value, usual = (reduce(getattr, key.split("."), section) for section in (config, defaults))
+        if value != usual:
+            raise UserError(f"{key}={value} is for classifiers; leave it out where task=detection{instead}")
 
 
 def _settings(section: ConfigDict) -> Settings:

@@ -23,6 +23,7 @@ def side_by_side(
     Args:
       picture: the image.
       found: by width, arrays of one image as `slimjax.tasks.detection.proposals.Detections`, in the image's pixels.
+        Keypoints that are no numbers are left out.
       names: of the categories.
       least_score: of what is drawn.
 
@@ -78,7 +79,8 @@ def drawn_on(
         left, top, right, bottom = (detections["boxes"][place] * scale).tolist()
         draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=colour, width=2)
         if "keypoints" in detections:
-            for x, y in (detections["keypoints"][place][:, :2] * scale).tolist():
+            keypoints = detections["keypoints"][place][:, :2] * scale
+            for x, y in keypoints[np.isfinite(keypoints).all(1)].tolist():
                 draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="white")
         text = f"{names[label]} {detections['scores'][place]:.2f}"
         corner = draw.textbbox((left + 2, max(top - 16, 0)), text, font=font)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slimjax.tasks.detection.boxes import clip, decode, sizes
+from slimjax.tasks.detection.boxes import areas, clip, decode, sizes
 from slimjax.tasks.detection.nms import kept_by_nms
 from slimjax.tasks.detection.settings import BOX_STDS, RPN_STDS, ProposalSettings, Settings
 
@@ -103,6 +103,7 @@ def detections_of(
     best, pairs = jax.lax.top_k(scores.reshape(-1), min(settings.candidates, count * num_classes))
     regions, labels = pairs // num_classes, pairs % num_classes
     boxes = clip(decode(shifts[regions, labels], proposals.boxes[regions], BOX_STDS), *image_size)
+    best = jnp.where(areas(boxes) > 0, best, -jnp.inf)
     kept = kept_by_nms(boxes, best, settings.nms_iou, labels)
     best = jnp.where(kept, best, -jnp.inf)
     missing = max(settings.detections - len(best), 0)

@@ -54,8 +54,16 @@ def test_a_frozen_backbone_that_nobody_has_trained_is_refused(tmp_path):
     check_start(shapes_faster_rcnn.get_config(), epath.Path(tmp_path))
 
 
-def test_what_detectors_do_not_have_is_refused():
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("label_smoothing", 0.1, r"label_smoothing=0\.1 is for classifiers; leave it out where task=detection"),
+        ("dataset.image_size", 320, r"dataset\.image_size=320 .*; the size of images is detection\.short_side"),
+        ("dataset.augmentation", "mobile", r"dataset\.augmentation=mobile is for classifiers"),
+    ],
+)
+def test_what_detectors_do_not_have_is_refused(key, value, message):
     config = shapes_faster_rcnn.get_config()
-    config.label_smoothing = 0.1
-    with pytest.raises(UserError, match=r"label_smoothing=0.1 is for classifiers"):
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
         create_network(config, 3, "cpu")

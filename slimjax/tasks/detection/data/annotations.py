@@ -1,6 +1,8 @@
 """Annotation files in COCO's JSON format, checked: what is wrong in them is named, counted and left out."""
 
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -136,7 +138,7 @@ def read_annotations(path: Path) -> Annotations:
         entries = list(content.get("annotations", ()))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give an annotation file of COCO's format") from None
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         raise UserError(f"{path} is no annotation file of COCO's format ({reason})") from None
     if not images or not names:

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ WIDE, TALL = "wide", "tall"
 GROUPS = tuple((orientation, is_empty) for orientation in (WIDE, TALL) for is_empty in (False, True))
 """In which order the images of a split are stored: by orientation, and those with objects before those without."""
 
-_ANNOTATIONS = re.compile(r"(?P<kind>.+)_(?P<split>[^_]+)\.json")
+_KEYS = 2**128
 SHAPES_SPLITS = {"train": 2000, "validation": 300}
 
 
@@ -93,14 +94,15 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         folder = Path(dl_manager.manual_dir)
         kind = self.builder_config.name
-        splits = {
-            split: (read_annotations(path), _images_of(folder, split))
-            for split, path in _annotation_files(folder, kind).items()
-        }
+        splits = {split: read_annotations(path) for split, path in _annotation_files(folder, kind).items()}
         if not splits:
             raise UserError(f"{folder} has no annotations/{kind}_SPLIT.json, nor an annotations_*.zip that has one")
-        self._keep_metadata({split: annotations for split, (annotations, _) in splits.items()})
-        return {split: self._generate_examples(*found) for split, found in splits.items()}
+        return self._generators(folder, splits)
+
+    def _generators(self, folder: Path, splits: dict[str, Annotations]) -> dict[str, Iterator[tuple[int, Any]]]:
+        images = {split: _images_of(folder, split, annotations) for split, annotations in splits.items()}
+        self._keep_metadata(splits)
+        return {split: self._generate_examples(splits[split], images[split]) for split in splits}
 
     def _keep_metadata(self, splits: dict[str, Annotations]) -> None:
         first, *others = splits.values()
@@ -130,10 +132,12 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
         self, annotations: Annotations, open_image: Callable[[str], io.BytesIO]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         ordered = sorted(annotations.images, key=lambda image: GROUPS.index(group_of(image)))
+        # tfds sorts in memory what has the first of a key's 128 bits in common, which of small numbers is everything.
+        apart = _KEYS // max(len(ordered), 1)
         for index, image in enumerate(ordered):
             _check_picture(open_image(image.file_name), image)
             yield (
-                index,
+                index * apart,
                 {
                     "image": open_image(image.file_name),
                     "image/id": image.id,
@@ -164,9 +168,8 @@ class Shapes(Coco, skip_registration=True):  # type: ignore[call-arg]
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         folder = Path(dl_manager.download_dir) / "shapes"
         write_shapes(folder, SHAPES_SPLITS)
-        found = {split: read_annotations(folder / "annotations" / f"instances_{split}.json") for split in SHAPES_SPLITS}
-        self._keep_metadata(found)
-        return {split: self._generate_examples(found[split], _images_of(folder, split)) for split in found}
+        files = _annotation_files(folder, "instances")
+        return self._generators(folder, {split: read_annotations(files[split]) for split in SHAPES_SPLITS})
 
 
 def _check_picture(file: io.BytesIO, image: AnnotatedImage) -> None:
@@ -192,8 +195,8 @@ def _annotation_files(folder: Path, kind: str) -> dict[str, Any]:
         for member in _in_zip(path, "annotations/").iterdir()
     ]
     files: list[Any] = [*members, *sorted((folder / "annotations").glob("*.json"))]
-    found = ((_ANNOTATIONS.fullmatch(file.name), file) for file in files)
-    return {match["split"]: file for match, file in found if match and match["kind"] == kind}
+    found = ((re.fullmatch(rf"{kind}_(.+)\.json", file.name), file) for file in files)
+    return {match[1]: file for match, file in found if match}
 
 
 def _in_zip(archive: Path, folder: str) -> zipfile.Path:
@@ -204,23 +207,30 @@ def _in_zip(archive: Path, folder: str) -> zipfile.Path:
         raise UserError(f"{archive} is damaged or cut short ({error}); fetch it again, or unpack it") from None
 
 
-def _images_of(folder: Path, split: str) -> Callable[[str], io.BytesIO]:
+def _images_of(folder: Path, split: str, annotations: Annotations) -> Callable[[str], io.BytesIO]:
     """Opens a split's images by name, from its folder or its zip file.
 
     Raises:
-      UserError: if there is neither; the function, if there is no such image.
+      UserError: if there is neither, or images that the annotations list are not in it; the function, if an image in
+        a zip file is damaged.
     """
     archive = folder / f"{split}.zip"
     if not (folder / split).is_dir() and not archive.is_file():
         raise UserError(
             f"{folder} has annotations of {split}, but neither {split}/ nor {split}.zip; put the images there"
         )
-    images = folder / split if (folder / split).is_dir() else _in_zip(archive, f"{split}/")
+    images: Any = folder / split if (folder / split).is_dir() else _in_zip(archive, f"{split}/")
+    listed = [image.file_name for image in annotations.images]
+    if missing := [name for name in listed if not (name and (images / name).is_file())]:
+        raise UserError(
+            f"{images} lacks {len(missing)} of the {len(listed)} images that its annotations list (the first: "
+            f"{missing[0]!r}); the split is incomplete"
+        )
 
     def open_image(name: str) -> io.BytesIO:
         try:
             return io.BytesIO((images / name).read_bytes())
-        except (FileNotFoundError, KeyError):
-            raise UserError(f"{images} has no {name}, which its annotations list; the split is incomplete") from None
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{images}: {name!r} is damaged ({error}); fetch the archive again") from None
 
     return open_image

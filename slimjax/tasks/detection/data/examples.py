@@ -80,6 +80,13 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
         raise UserError(
             f"image {record['image/id']} of the data set cannot be decoded; mend it and prepare anew"
         ) from None
+    return laid_out(picture, record["objects"], settings, wide, mirrored)
+
+
+def laid_out(
+    picture: Image.Image, objects: Mapping[str, Any], settings: ExampleSettings, wide: bool, mirrored: bool
+) -> Example:
+    """As `example_of`, of a decoded image."""
     scale = settings.scale(picture.height, picture.width)
     height, width = (max(round(side * scale), 1) for side in (picture.height, picture.width))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -91,7 +98,7 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
     return {
         "image": image,
         "size": np.array([height, width], np.float32),
-        **_objects(record["objects"], (picture.height, picture.width), scales, settings, mirrored),
+        **_objects(objects, (picture.height, picture.width), scales, settings, mirrored),
     }
 
 
@@ -150,7 +157,7 @@ def mask_in_box(segmentation: bytes | str, box: np.ndarray, image_size: tuple[in
       size: side of the square, pixels.
 
     Returns:
-      [size, size] uint8, 1 where more than half of what a pixel covers is the object's.
+      [size, size] uint8, 1 where more than half of what is around a pixel's middle is the object's.
     """
     if not segmentation:
         return np.ones((size, size), np.uint8)

@@ -53,6 +53,7 @@ class DetectionData:
             num_train_examples=self._order.batches_per_epoch * config.batch_size,
             num_eval_examples=len(evaluation),
             class_names=categories.names,
+            class_ids=categories.ids,
         )
 
     def train_batches(self, start_step: int, process_index: int, process_count: int) -> Iterator[Example]:

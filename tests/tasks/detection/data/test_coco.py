@@ -11,9 +11,10 @@ from etils import epath
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from slimjax.configs import shapes_keypoint_rcnn
+from tensorflow_datasets.core import shuffle
 
 from slimjax.errors import UserError
-from slimjax.tasks.builders import prepare
+from slimjax.tasks.builders import check_detection, open_builder, prepare
 from slimjax.tasks.detection.data.annotations import read_annotations
 from slimjax.tasks.detection.data.coco import GROUPS, group_of
 from slimjax.tasks.detection.data.opening import open_data
@@ -199,9 +200,8 @@ def test_official_tools_read_the_results(data, official, tmp_path, part, figure)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    # What is stored is in single precision.
-    assert figures[f"{figure}_ap"] == pytest.approx(100 * evaluation.stats[0], abs=0.2)
-    assert figures[f"{figure}_ap50"] == pytest.approx(100 * evaluation.stats[1], abs=0.2)
+    assert figures[f"{figure}_ap"] == pytest.approx(100 * evaluation.stats[0], abs=1e-6)
+    assert figures[f"{figure}_ap50"] == pytest.approx(100 * evaluation.stats[1], abs=1e-6)
 
 
 def test_an_object_without_a_mask_is_its_box(official, tmp_path):
@@ -227,6 +227,48 @@ def test_a_zip_file_that_was_cut_short_is_named(official, tmp_path, damaged):
         prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
 
 
+def test_a_damaged_image_in_a_zip_file_is_named(official, tmp_path):
+    folder = shutil.copytree(official, tmp_path / "files")
+    with zipfile.ZipFile(folder / "val2017.zip", "w") as archive:
+        for path in sorted((folder / "val2017").iterdir()):
+            archive.write(path, f"val2017/{path.name}")
+    shutil.rmtree(folder / "val2017")
+    with zipfile.ZipFile(folder / "val2017.zip") as archive:
+        start = archive.getinfo("val2017/000004.jpg").header_offset
+    content = bytearray((folder / "val2017.zip").read_bytes())
+    content[start + 200] ^= 255
+    (folder / "val2017.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"val2017\.zip.*: '000004\.jpg' is damaged .*; fetch the archive again"):
+        prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+
+
+def test_splits_may_have_underscores_in_their_names(official, tmp_path):
+    folder = shutil.copytree(official, tmp_path / "files")
+    (folder / "val2017").rename(folder / "my_val")
+    (folder / "annotations" / "instances_val2017.json").rename(folder / "annotations" / "instances_my_val.json")
+    prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+    builder = open_builder("coco/instances", str(tmp_path / "data"), check_detection)
+    assert builder.info.splits["my_val"].num_examples == SPLITS["val2017"]
+
+
+def test_a_large_split_is_sorted_in_parts(official, tmp_path, monkeypatch):
+    """What tfds sorts in memory at a time is a bucket; what it cannot hold comes to many, and keeps its order."""
+    seen, iterate = set(), shuffle.Shuffler.__iter__
+
+    def watched(shuffler):
+        seen.add((sum(shuffler.bucket_lengths), max(shuffler.bucket_lengths)))
+        return iterate(shuffler)
+
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)
+    monkeypatch.setattr(shuffle.Shuffler, "__iter__", watched)
+    prepare("coco/instances", str(tmp_path), str(official), "array_record")
+    assert seen == {(count, 1) for count in SPLITS.values()}
+    images = read_annotations(official / "annotations" / "instances_val2017.json").images
+    stored = sorted(images, key=lambda image: GROUPS.index(group_of(image)))
+    source = open_builder("coco/instances", str(tmp_path), check_detection).as_data_source("val2017")
+    assert [int(record["image/id"]) for record in source] == [image.id for image in stored]
+
+
 def test_what_is_missing_is_named(official, tmp_path):
     with pytest.raises(UserError, match=r"has no annotations/instances_SPLIT\.json"):
         prepare("coco/instances", str(tmp_path / "a"), str(tmp_path), "array_record")
@@ -235,9 +277,11 @@ def test_what_is_missing_is_named(official, tmp_path):
     with pytest.raises(UserError, match=r"neither val2017/ nor val2017\.zip"):
         prepare("coco/instances", str(tmp_path / "b"), str(folder), "array_record")
     shutil.copytree(official / "val2017", folder / "val2017")
-    (folder / "val2017" / "000003.jpg").unlink()
-    with pytest.raises(UserError, match=r"has no 000003\.jpg, which its annotations list"):
+    for name in ("000003.jpg", "000005.jpg"):
+        (folder / "val2017" / name).unlink()
+    with pytest.raises(UserError, match=r"lacks 2 of the 12 images that its annotations list \(the first: '000003"):
         prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
+    shutil.copy2(official / "val2017" / "000005.jpg", folder / "val2017")
     shutil.copy2(folder / "val2017" / "000004.jpg", folder / "val2017" / "000003.jpg")
     with pytest.raises(UserError, match=r"000003\.jpg has .* pixels, its annotations say"):
         prepare("coco/instances", str(tmp_path / "c"), str(folder), "array_record")
