@@ -1,5 +1,7 @@
 """A small detector of random variables."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,9 +30,10 @@ STAGES = (Stage(32, 1, 1), Stage(64, 1, 2), Stage(64, 1, 2), Stage(96, 1, 2))
 WIDTHS, CLASSES, SIZE = (0.5, 1.0), 3, 64
 
 
-def small_detector(widths=WIDTHS):
+def small_detector(widths=WIDTHS, **settings):
     """Every kind of head, few channels."""
-    return Detector(widths, CLASSES, stages=STAGES, stem_features=16, stem_kernel_size=3, settings=SETTINGS)
+    settings = dataclasses.replace(SETTINGS, **settings)
+    return Detector(widths, CLASSES, stages=STAGES, stem_features=16, stem_kernel_size=3, settings=settings)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from slimjax.configs import shapes_keypoint_rcnn
+from jax.sharding import NamedSharding
+from slimjax.configs import published, shapes_keypoint_rcnn
 
 from slimjax.nn.tracing import abstract_variables
 from slimjax.tasks.builders import prepare
@@ -13,11 +14,12 @@ from slimjax.tasks.detection.data.opening import open_data
 from slimjax.tasks.detection.data.shapes import write_shapes
 from slimjax.tasks.detection.task import DetectionTask, example_settings, sampling_keys
 from slimjax.training.evaluation import Evaluator
-from slimjax.training.mesh import data_mesh
+from slimjax.training.mesh import REPLICATED, SPLIT, data_mesh
 from slimjax.training.optimizers import create_optimizer, decay_mask
 from slimjax.training.planning import step_cost
 from slimjax.training.progress import Progress
 from slimjax.training.setup import Training
+from slimjax.training.state import initial_state
 from slimjax.training.step import TrainStep
 from slimjax.training.switches import Turn, create_switch_rule
 
@@ -74,6 +76,33 @@ def test_the_stem_the_first_stage_and_the_batch_norms_are_frozen(task):
         is_norm = path.startswith("backbone/") and path.endswith(("/scale", "/bias"))
         assert is_frozen == (path.startswith(first) or is_norm), path
     assert 0 < sum(frozen.values()) < len(frozen)
+
+
+def test_a_step_is_the_same_on_two_devices_and_leaves_alone_what_is_frozen(config, task, create_small_detector):
+    """Of the recipe's optimiser, on boxes alone, which compile soonest."""
+    model = create_small_detector(masks=False, num_keypoints=0)
+    task = DetectionTask(config, model, INFO, task.data)
+    tx = create_optimizer(published.coco("slimmable").optimizer, lambda step: 0.01, decay_mask(model))
+    batch = next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
+    first = jax.jit(lambda: initial_state(model, tx, seed=1, image_size=64, averages=False))()
+    states, metrics = {}, {}
+    for count in (1, 2):
+        mesh = data_mesh(jax.devices()[:count])
+        state = jax.device_put(jax.device_get(first), NamedSharding(mesh, REPLICATED))
+        step = TrainStep(task, tx, mesh, fused=True)
+        whole = jax.device_put(batch, NamedSharding(mesh, SPLIT))
+        states[count], metrics[count] = jax.device_get(step(state, whole, Turn(model.widths[::-1])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states[1], states[2])
+    before, after = first.params, states[1].params
+    for still, old, new in zip(*map(jax.tree.leaves, (task.frozen_parameters(), before, after)), strict=True):
+        assert np.array_equal(old, new) == still
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(first.batch_stats), states[1].batch_stats)
+    for of_width in metrics[1].widths.values():
+        losses = of_width.compute()
+        parts = {"rpn_class", "rpn_box", "box_class", "box"}
+        assert losses.keys() == {"loss", *parts}
+        assert float(losses["loss"]) == pytest.approx(sum(float(losses[part]) for part in parts), rel=1e-5)
+    assert metrics[1].widths.keys() == set(model.widths)
 
 
 @pytest.mark.slow
