@@ -74,8 +74,14 @@ PLAN_OF_A_POD = Runs(
     prints="16 images on cpu:2",
     reason="needs libtpu, and for it takes minutes to an hour; tests/test_plan.py compiles for a TPU where libtpu is",
 )
-GRID = NotHere("takes hours; tests/test_reproduce.py runs a grid of the same kind to its end")
-TABLES = NotHere("needs the grid's results; tests/test_reproduce.py makes tables of those of its own")
+TINY = "python experiments/reproduce/run.py --scale=tiny --dataset=digits --experiments=figure2"
+GRID = Runs(
+    "--scale=tiny --dataset=digits --experiments=figure2 --methods=slimmable --seeds=0 --results=small.jsonl",
+    prints="all 1 runs are finished",
+    reason="takes an hour on 2 cores",
+)
+RECORDED = "experiments/reproduce/results/fashion_mnist_small"
+TABLES = Runs(f"--results={RECORDED}.jsonl", makes=f"{RECORDED}/tables.md", reason="the grid, which takes an hour")
 BUCKET = Refused("gs://BUCKET", reason="no such bucket")
 CLOUD = NotHere("needs a Google Cloud account")
 DEMO = r"│ +1 │ +136,778 │ 4\.13 M │"
@@ -105,7 +111,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
             r"FILE\.pt: there is no such file", reason="a checkpoint; tests/test_import_torch.py imports true ones"
         ),
         "python experiments/reproduce/run.py --scale=small": GRID,
-        "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": TABLES,
+        "python experiments/reproduce/make_tables.py --results=runs/reproduce/fashion_mnist_small.jsonl": TABLES,
     },
     "docs/getting_started.md": {
         "make install": Runs(),
@@ -235,10 +241,13 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "--output=comparison": Runs(makes="comparison/report.json"),
     },
     "docs/reproducing.md": {
-        "python experiments/reproduce/run.py --scale=tiny --dataset=digits --experiments=figure2": GRID,
+        TINY: Runs(prints=r"all 4 runs are finished: .*digits_tiny\.jsonl"),
         "python experiments/reproduce/run.py --scale=small": GRID,
         "python experiments/reproduce/run.py --scale=full": GRID,
-        "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": TABLES,
+        "python experiments/reproduce/make_tables.py --results=runs/reproduce/fashion_mnist_small.jsonl": TABLES,
+        "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": Runs(
+            makes=f"{RECORDED}/tables.md"
+        ),
     },
 }
 

@@ -50,8 +50,8 @@ def test_the_grid_runs_each_cell_once_and_all_of_a_seed_before_the_next(cells):
     of_seed = ["slimmable", "naive", "individual=0.25", "individual=0.5", "individual=0.75", "individual=1"]
     assert names == [f"mobilenet_v1/{method}/seed_{seed}" for seed in (3, 5) for method in of_seed]
     everything = cells.grid(cells.EXPERIMENTS, (0,))
-    # A slimmable network and its individual ones: 5, 5, 4 and 5; and four methods more.
-    assert len(everything) == len(set(everything)) == 5 + 5 + 4 + 5 + 4
+    # A slimmable network and its individual ones: 5, 5, 4 and 5; and six methods more.
+    assert len(everything) == len(set(everything)) == 5 + 5 + 4 + 5 + 6
     assert all(experiment.runs[0][1] == "slimmable" for experiment in cells.EXPERIMENTS.values())
 
 
@@ -61,6 +61,7 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
         "naive": {"model.batch_norm": "shared"},
         "shared_affine": {"model.batch_norm": "shared_affine"},
         "incremental": {"switch_rule": "incremental"},
+        "private_tail": {"model.tail_bn": "private"},
         "slimmable_8": {"model.widths": [0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0]},
     }
     for cell in cells.grid(cells.EXPERIMENTS, (0, 1)):
@@ -68,6 +69,7 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
         check_keys(config)
         create_model(**{key: value for key, value in config.model.items() if value is not None}, num_classes=10)
         reference = cells.config_of(cells.Cell(cell.family, "slimmable", cell.seed), dataset, scale)
+        allowed["quarter_rate"] = {"learning_rate": reference.learning_rate / 4}
         of_reference = dict(leaves(plain(reference)))
         differing = {key: value for key, value in leaves(plain(config)) if value != of_reference[key]}
         if cell.method.startswith("individual="):
@@ -89,6 +91,8 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
         (["--dataset=mnist"], "--dataset=mnist --scale=small: the data sets are fashion_mnist, cifar10, digits"),
         (["--dataset=digits"], "--dataset=digits has too few images for --scale=small; it takes --scale=tiny"),
         (["--workdir=/dev/null/runs"], "--workdir=/dev/null/runs/fashion_mnist_small cannot be written"),
+        (["--results=/nowhere/of.jsonl"], "--results=/nowhere/of.jsonl cannot be written"),
+        (["--results=/tmp"], "--results=/tmp has to be a file of JSON lines whose name ends in .jsonl"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(assert_refused, arguments, message):
@@ -241,6 +245,15 @@ def test_tables_and_figures_are_made_by_one_command(made, raw_results, tmp_path)
 
 def test_tables_without_results_are_refused(assert_refused, tmp_path):
     assert_refused(run_script("make_tables.py", f"--results={tmp_path / 'none.jsonl'}"), "has no results; make some")
+    assert_refused(run_script("make_tables.py", "--results=none"), "--results=none has to be a file of JSON lines")
+    (tmp_path / "part.jsonl").write_text('{"cell": "x"}\n')
+    assert_refused(run_script("make_tables.py", f"--results={tmp_path / 'part.jsonl'}"), "part.jsonl is no result")
+
+
+def test_a_table_of_another_family_has_its_picture(reproduce, made):
+    comparisons, figures = map(reproduce, ("comparisons", "figures"))
+    of_resnet = [{**result, "family": "resnet"} for result in made if result["method"] != "naive"]
+    assert figures.drawable(comparisons.Errors(of_resnet)) == ["table3"]
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.jsonl")), ids=lambda path: path.stem)

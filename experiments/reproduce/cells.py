@@ -25,6 +25,7 @@ from slimjax.errors import UserError
 
 SLIMMABLE, NAIVE, INCREMENTAL = "slimmable", "naive", "incremental"
 EIGHT_SWITCHES, SHARED_AFFINE = "slimmable_8", "shared_affine"
+PRIVATE_TAIL, QUARTER_RATE = "private_tail", "quarter_rate"
 
 DATASETS = {"fashion_mnist": fashion_mnist, "cifar10": cifar10, "digits": digits}
 
@@ -151,6 +152,10 @@ EXPERIMENTS = {
     "incremental": Experiment("Incremental and joint training", _methods("mobilenet_v1", INCREMENTAL)),
     "table3_shufflenet": _table_3("shufflenet"),
     "table3_resnet": _table_3("resnet"),
+    "mobilenet_v2": Experiment(
+        "What MobileNet v2 needs here: a lower learning rate, a last batch norm for each width",
+        _methods("mobilenet_v2", QUARTER_RATE, PRIVATE_TAIL),
+    ),
 }
 """What is compared, by the name that --experiments takes."""
 
@@ -199,6 +204,10 @@ def config_of(cell: Cell, dataset: str, scale: str) -> ConfigDict:
         config.model.widths = s_mobilenet_v1_8switch.get_config().model.widths
     elif cell.method == SHARED_AFFINE:
         config.model.batch_norm = "shared_affine"
+    elif cell.method == PRIVATE_TAIL:
+        config.model.tail_bn = "private"
+    elif cell.method == QUARTER_RATE:
+        config.learning_rate /= 4
     else:
         config = published.with_method(config, cell.method)
     return config

@@ -41,8 +41,12 @@ def drawable(errors: Errors) -> list[str]:
         "affine": SHARED_AFFINE,
         "incremental": INCREMENTAL,
     }
-    reference = errors.of_runs(V1, SLIMMABLE)
-    return [name for name, method in needed.items() if reference and errors.of_runs(V1, method)]
+    families = dict.fromkeys(needed, (V1,)) | {"table3": tuple(FAMILIES)}
+    return [
+        name
+        for name, method in needed.items()
+        if any(errors.of_runs(family, SLIMMABLE) and errors.of_runs(family, method) for family in families[name])
+    ]
 
 
 LABELS = {

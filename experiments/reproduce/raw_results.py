@@ -11,15 +11,29 @@ from cells import Cell, config_of
 from slimjax.configuration import completed, plain
 from slimjax.errors import UserError
 
-RESULTS = Path(__file__).parent / "results"
+RECORDED = Path(__file__).parent / "results"
+"""Results that are kept with the code."""
+
+SUFFIX = ".jsonl"
 
 Result = dict[str, Any]
-"""A line; `run.py` says what is in it. Widths are keys such as `0.5`, as JSON has no numbers for keys."""
+"""A line; `run_cell.py` says what is in it. Widths are keys such as `0.5`, as JSON has no numbers for keys."""
+
+_KEYS = {"cell", "family", "method", "seed", "dataset", "scale", "config", "machine", "commit", "resumed_from_step"}
+_KEYS |= {"seconds", "train_seconds", "figures", "calibrated", "curves"}
 
 
-def results_path(dataset: str, scale: str) -> Path:
-    """Where the results of a data set and a scale are kept."""
-    return RESULTS / f"{dataset}_{scale}.jsonl"
+def results_path(folder: Path, dataset: str, scale: str) -> Path:
+    """Where the results of a data set and a scale are, of those in a folder."""
+    return folder / f"{dataset}_{scale}{SUFFIX}"
+
+
+def given_path(results: str) -> Path:
+    """The file of --results; UserError unless it is called as such files are."""
+    path = Path(results).expanduser()
+    if path.suffix != SUFFIX or path.is_dir():
+        raise UserError(f"--results={results} has to be a file of JSON lines whose name ends in {SUFFIX}")
+    return path
 
 
 def read_results(path: Path) -> list[Result]:
@@ -32,8 +46,9 @@ def read_results(path: Path) -> list[Result]:
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
             results.append(json.loads(line))
-            _ = results[-1]["cell"]
-        except (ValueError, KeyError, TypeError):
+            if missing := _KEYS - results[-1].keys():
+                raise ValueError(f"no {sorted(missing)}")
+        except (ValueError, AttributeError):
             raise UserError(f"line {number} of {path} is no result; delete it, and its run is evaluated anew") from None
     return results
 

@@ -6,7 +6,7 @@ python experiments/reproduce/run.py --scale=full --dataset=cifar10              
 python experiments/reproduce/run.py --scale=tiny --dataset=digits                 to see that it works
 
 Finished runs are skipped, an interrupted one goes on from its last checkpoint. Each leaves a line in
-experiments/reproduce/results/DATASET_SCALE.jsonl; make_tables.py makes tables and figures of them.
+runs/reproduce/DATASET_SCALE.jsonl; make_tables.py --results=FILE makes tables and figures of them.
 """
 
 import time
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 from cells import EXPERIMENTS, SCALES, Cell, config_of, grid
-from raw_results import Result, add_result, finished, remaining_seconds, results_path
+from raw_results import Result, add_result, finished, given_path, remaining_seconds, results_path
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
@@ -22,13 +22,14 @@ from slimjax.errors import UserError
 from slimjax.paths import check_writable
 from slimjax.training.locks import lock
 
-_EXPERIMENTS = flags.DEFINE_list("experiments", list(EXPERIMENTS), f"What to compare, of {', '.join(EXPERIMENTS)}.")
+_EXPERIMENTS = flags.DEFINE_list("experiments", list(EXPERIMENTS), "What to compare.")
 _METHODS = flags.DEFINE_list("methods", [], "Only these of the compared methods, such as naive,individual=0.5.")
 _DATASET = flags.DEFINE_string("dataset", "fashion_mnist", "fashion_mnist, cifar10, or, to try it, digits.")
 _SCALE = flags.DEFINE_enum("scale", "small", list(SCALES), "How many images, epochs and seeds.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Such as 0,1; the scale's own if not given.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder of the runs' checkpoints and logs.")
-_RESULTS = flags.DEFINE_string("results", None, "File of results, JSON lines; the one in this folder if not given.")
+_RESULTS = flags.DEFINE_string("results", None, "File of results, JSON lines; DATASET_SCALE.jsonl in --workdir else.")
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:
@@ -37,9 +38,12 @@ def main() -> int:
     cells = grid(_EXPERIMENTS.value, _seeds(_SEEDS.value) or SCALES[scale].seeds, _METHODS.value)
     for cell in cells:
         config_of(cell, dataset, scale)
-    path = Path(_RESULTS.value) if _RESULTS.value else results_path(dataset, scale)
-    workdir = Path(_WORKDIR.value) / f"{dataset}_{scale}"
+    everything = Path(_WORKDIR.value).expanduser()
+    path = given_path(_RESULTS.value) if _RESULTS.value else results_path(everything, dataset, scale)
+    workdir = everything / f"{dataset}_{scale}"
     check_writable(workdir, "--workdir")
+    if _RESULTS.value:
+        check_writable(path, "--results", is_file=True)
     # Of two grids the second would overwrite what the first one adds to the results.
     held = lock(workdir)
     done = finished(path, cells, dataset, scale)
@@ -70,14 +74,14 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
     from slimjax.training.progress import Progress, figures_line
 
     cli.use_compilation_cache()
-    progress, began, total = Progress(), time.monotonic(), len(left) + len(done)
+    progress, began, total = Progress(enabled=not _QUIET.value), time.monotonic(), len(left) + len(done)
     dataset, scale = _DATASET.value, _SCALE.value
     for number, cell in enumerate(left):
         place = f"[{total - len(left) + number + 1}/{total}] {cell.name}"
         seconds_left = remaining_seconds(left[number:], done, dataset, scale)
         about = f", about {seconds_left / 60:.0f} min left" if seconds_left else ""
         progress.say(f"{place}: {(time.monotonic() - began) / 60:.0f} min elapsed{about}")
-        result = run_cell(cell, dataset, scale, workdir)
+        result = run_cell(cell, dataset, scale, workdir, quiet=_QUIET.value)
         if isinstance(result, int):
             return result
         add_result(path, result)

@@ -28,7 +28,7 @@ CURVES = ("loss", "top1_error")
 _SCALAR = re.compile(rf"(train|eval)/({'|'.join(CURVES)})/width_(.+)")
 
 
-def run_cell(cell: Cell, dataset: str, scale: str, workdir: Path) -> Result | int:
+def run_cell(cell: Cell, dataset: str, scale: str, workdir: Path, quiet: bool) -> Result | int:
     """Trains a cell, or goes on with it, in a workdir of its own.
 
     Args:
@@ -36,6 +36,7 @@ def run_cell(cell: Cell, dataset: str, scale: str, workdir: Path) -> Result | in
       dataset: of DATASETS.
       scale: of SCALES.
       workdir: of the whole grid.
+      quiet: whether no progress is shown.
 
     Returns:
       The raw result, or the exit code if a signal has stopped the run, which is saved and goes on when it is called
@@ -49,7 +50,7 @@ def run_cell(cell: Cell, dataset: str, scale: str, workdir: Path) -> Result | in
     jax.clear_caches()
     run = create_run(config, epath.Path(workdir / cell.name).absolute())
     resumed_from = max(run.checkpoints.steps(), default=0)
-    outcome = train(run)
+    outcome = train(run, quiet=quiet)
     run.checkpoints.close()
     if not outcome.figures:
         return outcome.exit_code
@@ -60,7 +61,7 @@ def run_cell(cell: Cell, dataset: str, scale: str, workdir: Path) -> Result | in
         "seconds": round(time.monotonic() - began, 1),
         "train_seconds": round(train_seconds(lines, config.batch_size), 1),
         "figures": by_key(outcome.figures),
-        "calibrated": by_key(_calibrated(run, outcome)) if is_calibrated(cell) else None,
+        "calibrated": by_key(_calibrated(run, outcome, quiet)) if is_calibrated(cell) else None,
         "curves": curves_of(lines, steps_of_an_epoch(config, run.task)),
     }
 
@@ -79,10 +80,10 @@ def _about(cell: Cell, dataset: str, scale: str, config: ConfigDict) -> dict[str
     }
 
 
-def _calibrated(run: Run, outcome: Outcome) -> dict[float, Figures]:
+def _calibrated(run: Run, outcome: Outcome, quiet: bool) -> dict[float, Figures]:
     """Figures with the batch-norm statistics computed anew for every width, as --mode=calibrate does."""
     weights, count = outcome.state.weights, run.config.calibration_batches
-    with Progress() as progress:
+    with Progress(enabled=not quiet) as progress:
         batches = progress.track(islice(run.task.train_batches(outcome.step), count), "calibrating", count)
         statistics = calibrate_statistics(run.task, run.mesh, weights.params, weights.batch_stats, batches)
         return Evaluator(run.task, run.mesh, progress)(weights.params, statistics)
