@@ -105,10 +105,10 @@ def _print(report: "BenchmarkReport") -> None:
     from slimjax.deploy.plots import plot_error_over_latency
 
     with cli.opened(_OUTPUT.value) as file:
-        if _FORMAT.value == "table":
+        if cli.asked_format(_FORMAT, _OUTPUT.value) == "table":
             print_benchmark(report, file)
         else:
-            file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
+            file.write({"csv": as_csv, "json": as_json}[cli.asked_format(_FORMAT, _OUTPUT.value)](report))
     if _PLOT.value:
         with writing(_PLOT.value, "--plot"):
             plot_error_over_latency(report, Path(_PLOT.value).expanduser())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from absl import app, flags, logging
 from etils import epath
@@ -56,9 +56,16 @@ def define_quiet() -> "flags.FlagHolder[bool]":
 def define_format(*formats: str) -> "tuple[flags.FlagHolder[str], flags.FlagHolder[str | None]]":
     """The flags --format, the first of which is the default, and --output, of commands that print results."""
     return (
-        flags.DEFINE_enum("format", formats[0], formats, "How to print."),
+        flags.DEFINE_enum("format", formats[0], formats, "How to print; by --output's ending where it is not given."),
         flags.DEFINE_string("output", None, "File to write to, rather than printing."),
     )
+
+
+def asked_format(format_flag: "flags.FlagHolder[str]", output: str | None) -> str:
+    """The value of --format, or what --output ends in where that is one of its values and --format is not given."""
+    parser: Any = flags.FLAGS[format_flag.name].parser
+    ending = Path(output or "").suffix.removeprefix(".")
+    return ending if not format_flag.present and ending in parser.enum_values else format_flag.value
 
 
 @contextmanager
@@ -163,6 +170,8 @@ def _put_config_first(argv: Sequence[str], default_config: str) -> tuple[str, Se
     place = _config_arguments(argv)
     config = argv[place] or [f"--config={default_config}"]
     others = [*argv[1 : place.start], *argv[place.stop :]]
+    if others[_config_arguments(others)]:
+        raise UserError("--config is given twice; give one")
     given = config[0].partition("=")[2] if "=" in config[0] else "".join(config[1:])
     if not given:
         raise UserError("--config= names nothing; give a file or a name, such as --config=digits, or leave it out")

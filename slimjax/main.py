@@ -81,10 +81,10 @@ def _show(report: "FiguresReport") -> None:
     from slimjax.analysis.tables import print_figures
 
     with cli.opened(_OUTPUT.value) as file:
-        if _FORMAT.value == "table":
+        if cli.asked_format(_FORMAT, _OUTPUT.value) == "table":
             print_figures(report, file)
         else:
-            file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
+            file.write({"csv": as_csv, "json": as_json}[cli.asked_format(_FORMAT, _OUTPUT.value)](report))
 
 
 if __name__ == "__main__":

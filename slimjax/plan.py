@@ -118,7 +118,7 @@ def _print(report: "PlanReport") -> None:
     from slimjax.analysis.tables import print_plan
 
     with cli.opened(_OUTPUT.value) as file:
-        if _FORMAT.value == "table":
+        if cli.asked_format(_FORMAT, _OUTPUT.value) == "table":
             print_plan(report, file)
         else:
             file.write(as_json(report))

@@ -40,7 +40,7 @@ _NUM_CLASSES = flags.DEFINE_integer(
     "num_classes", None, "Outputs of the classifier; those of the run or the data set where it is not given."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels of the images' side; config.dataset.image_size if absent."
+    "image_size", None, "Pixels of the images' side; if absent, what the configuration trains on."
 )
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1"], "Images of one timed call; several, as in 1,8, are timed each.")
 _REPEATS = flags.DEFINE_integer("repeats", 50, "Timed calls, of which the median and 95th percentile are reported.")
@@ -62,15 +62,26 @@ def main() -> int:
         raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
     if _WORKDIR.value and _PLANS.value:
         raise UserError("--plans and --workdir exclude each other: a trained run brings its own widths")
+    if _WORKDIR.value and _NUM_CLASSES.value is not None:
+        raise UserError("--num_classes and --workdir exclude each other: a trained run brings its own classes")
     config = cli.given_config(folder_path(_WORKDIR.value, "--workdir") if _WORKDIR.value else None)
     keep_freed_memory()
     from slimjax.training.mesh import check_platform
 
     check_platform(config.platform)
     cli.use_compilation_cache()
-    image_size = config.dataset.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
+    image_size = _usual_size(config) if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
     _print(_report(config, _model(config, image_size, batch_sizes), image_size, batch_sizes))
     return 0
+
+
+def _usual_size(config: ConfigDict) -> int:
+    """Side of the images that the configuration trains on; a detector's are not square, and it has their area."""
+    if config.task != "detection":
+        return int(config.dataset.image_size)
+    from slimjax.tasks.detection.task import example_settings
+
+    return example_settings(config).square_side
 
 
 def _model(config: ConfigDict, image_size: int, batch_sizes: list[int]) -> "SlimmableNetwork":
@@ -106,13 +117,16 @@ def _planned(model: "SlimmableNetwork") -> "SlimmableNetwork":
 
 
 def _num_classes(config: ConfigDict) -> int:
-    """Of the flag, the trained run or the data set, in this order."""
-    if _WORKDIR.value and _NUM_CLASSES.value is None:
+    """Of the trained run, the flag or the data set; UserError if the configuration is not of the run's network."""
+    if _WORKDIR.value:
         # Imported late, since orbax takes seconds.
-        from slimjax.training.checkpoints import Checkpoints
+        from slimjax.training.checkpoints import Checkpoints, check_same_network
 
         checkpoints = Checkpoints(folder_path(_WORKDIR.value, "--workdir"))
-        return checkpoints.description(checkpoints.find("latest")).num_classes
+        step = checkpoints.find("latest")
+        description = checkpoints.description(step)
+        check_same_network(description, config, None, checkpoints.directory / str(step))
+        return description.num_classes
     return cli.num_classes(config, _NUM_CLASSES.value)
 
 
@@ -153,10 +167,10 @@ def _print(report: "ProfileReport") -> None:
     from slimjax.analysis.tables import print_profile
 
     with cli.opened(_OUTPUT.value) as file:
-        if _FORMAT.value == "table":
+        if cli.asked_format(_FORMAT, _OUTPUT.value) == "table":
             print_profile(report, file)
         else:
-            file.write({"csv": as_csv, "json": as_json}[_FORMAT.value](report))
+            file.write({"csv": as_csv, "json": as_json}[cli.asked_format(_FORMAT, _OUTPUT.value)](report))
 
 
 if __name__ == "__main__":

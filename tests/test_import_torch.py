@@ -111,6 +111,10 @@ MISTAKES = {
     f"{COMPLETE} --config.keep_checkpoints=0": "keep_checkpoints=0 has to be",
     f"{COMPLETE} --config.keep_checkpoints=-1": "keep_checkpoints=-1",
     f"{COMPLETE} --config.platform=tpu": "platform='tpu' was asked",
+    f"{COMPLETE} --config.batch_size=0": "batch_size=0 does not divide",
+    f"{COMPLETE} --config.schedule.name=foo": "schedule.name='foo' is unknown",
+    COMPLETE.replace("digits", "s_faster_rcnn"): "PyTorch checkpoints are read of classifiers; import the backbone",
+    COMPLETE.replace("/nowhere.pt", "/"): "checkpoint=/: it is no file; give one",
 }
 MISFITS = {
     "--config=configs/digits.py --checkpoint=FILE --workdir=W": "batch norms of 2 widths, but the model has 4",

@@ -18,6 +18,7 @@ MISTAKES = {
     "--workdir=W --config.foo.bar=1": "the configuration has no key 'foo.bar'",
     "--workdir=W --config.dataset.nme=x": "has no key 'dataset.nme' (did you mean 'dataset.name'",
     "--workdir=W --config=": "--config= names nothing; give a file or a name",
+    "--workdir=W --config=digits --config s_resnet50": "--config is given twice; give one",
     "--workdir=W --config=digit": "--config=digit is neither a file nor one of cifar10, default, digits,",
     "--workdir=W --config=configs/nope.py": "--config=configs/nope.py: there is no such file",
     "--workdir=W --config=configs/nope.py:naive": "--config=configs/nope.py: there is no such file",

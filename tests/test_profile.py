@@ -144,11 +144,24 @@ def test_a_trained_run_brings_its_network_and_classes(run_profile, tmp_path):
     state = jax.jit(lambda: initial_state(model, optax.sgd(0.1), 0, 16))()
     checkpoints.save(state, describe(config, 7, 3), {}, "top1_error")
     checkpoints.close()
-    code, out, err = run_profile(f"--workdir={tmp_path}", "--nolatency", "--format=csv")
+    output = tmp_path / "profile.csv"
+    code, out, err = run_profile(f"--workdir={tmp_path}", "--nolatency", f"--output={output}")
     assert code == 0, err
-    rows = list(csv.DictReader(out.splitlines()))
+    assert not out
+    rows = list(csv.DictReader(output.read_text().splitlines()))
     assert [row["width"] for row in rows] == ["0.5", "1.0"]
     assert int(rows[0]["total_params"]) == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    code, _, err = run_profile(f"--workdir={tmp_path}", "--nolatency", "--config.model.widths=(0.1,)")
+    assert code == 2
+    assert "is of another network: model.widths: " in err
+
+
+def test_a_detector_is_counted_at_the_area_of_its_images(run_profile):
+    """128 x 128 pixels."""
+    arguments = ("--config=configs/shapes_faster_rcnn.py", "--nolatency", "--num_classes=3", "--format=json")
+    code, out, err = run_profile(*arguments)
+    assert code == 0, err
+    assert json.loads(out)["image_size"] == 128
 
 
 MISTAKES = {
@@ -165,6 +178,7 @@ MISTAKES = {
     "--config.dataset.name=folder": "give the folder that holds train/CLASS/*.jpg; or give --num_classes",
     "--workdir=/nowhere": "/nowhere/checkpoints holds no checkpoints",
     "--workdir=/nowhere --config=configs/digits.py": "--config and --workdir exclude each other",
+    "--workdir=/nowhere --num_classes=5": "--num_classes and --workdir exclude each other",
     "--output=/nowhere/profile.csv": "--output=/nowhere/profile.csv cannot be written",
 }
 

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -113,11 +115,20 @@ def print_plan(report: PlanReport, file: TextIO) -> None:
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
-    """Prints to stdout or a file, aligned; without bold and as wide as need be when it is not a terminal."""
+    """Prints to stdout or a file, aligned, without bold when it is not a terminal.
+
+    No figure is ever cut: a table that a terminal has no room for loses its frame first, and then runs over the edge.
+    """
     console = Console(highlight=False, file=file)
-    if not is_terminal(file or sys.stdout):
-        console.width = _WIDE
-    console.print(table)
+    if is_terminal(file or sys.stdout) and not table.show_header:
+        # Names and sentences, which may be broken.
+        console.print(table)
+        return
+    room = console.width if is_terminal(file or sys.stdout) else _WIDE
+    console.width = _WIDE
+    if Measurement.get(console, console.options, table).maximum > room:
+        table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+    console.print(table, soft_wrap=True)
 
 
 def figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures: Sequence[Figures]) -> Table:

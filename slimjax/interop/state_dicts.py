@@ -60,9 +60,12 @@ _SAFE_SINCE = (2, 6)
 WRAPPER = "module."
 """What PyTorch's data parallelism puts before every name."""
 
+_PREFIXES = (WRAPPER, "_orig_mod.")
+"""The other one is of torch.compile."""
+
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """The tensors of a PyTorch checkpoint: a state_dict, or a dict that holds one under `model`.
+    """The tensors of a PyTorch checkpoint: a state_dict, or a dict that holds one under `model` or `state_dict`.
 
     Nothing of the file is run: it is read with `weights_only=True`, which refuses whatever is not plain data. No tensor
     is converted: whoever takes one has compared its shape before, which the file is free to claim.
@@ -71,23 +74,25 @@ def read_state_dict(path: str | Path) -> StateDict:
       path: of a file that `torch.save` wrote.
 
     Returns:
-      Tensors by name. Where all names begin with `module.`, they are without it.
+      Tensors by name. Where all names begin with `module.` or torch.compile's `_orig_mod.`, they are without it.
 
     Raises:
       UserError: if PyTorch is not installed, or the file is absent, damaged or not a state_dict.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"checkpoint={path}: there is no such file; give one that torch.save has written")
+        held = "it is no file" if path.exists() else "there is no such file"
+        raise UserError(f"checkpoint={path}: {held}; give one that torch.save has written")
     loaded = _load(path)
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
-        loaded = loaded["model"]
+    for key in ("model", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
         held = "an empty dict" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
         raise _not_a_state_dict(path, f"it holds {held}")
     stored = {name: _stored(path, name, value) for name, value in loaded.items()}
-    if all(name.startswith(WRAPPER) for name in stored):
-        stored = {name.removeprefix(WRAPPER): tensor for name, tensor in stored.items()}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in stored)), None):
+        stored = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
     return stored
 
 
@@ -163,20 +168,40 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"{path} cannot be read ({_reason(error)}): it is damaged, or holds more than tensors, and other objects "
-            "are not loaded since they could run code; save the state_dict alone, as in torch.save(state_dict, path)"
-        ) from error
+        raise UserError(f"{path} cannot be read: {_fault(path, error)}") from error
+
+
+_ZIP, _PICKLE = b"PK", b"\x80"
+"""How the files begin that `torch.save` writes, of today and before PyTorch 1.6."""
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """Why PyTorch does not read a file, and what to do."""
+    with path.open("rb") as file:
+        first = file.read(2)
+    if not first:
+        return "it is empty; save it anew"
+    if not first.startswith((_ZIP, _PICKLE)):
+        return "torch.save has not written it; give a file that it has"
+    if refused := re.search(r"(?:Unsupported global: |[Uu]nsupported )GLOBAL (\S+)", str(error)):
+        return (
+            f"it holds more than tensors ({_plain(refused[1])}), and other objects are not loaded since they could run "
+            "code; save the state_dict alone, as in torch.save(state_dict, path)"
+        )
+    return f"it is damaged or cut short ({_reason(error)}); save or fetch it anew"
 
 
 def _reason(error: Exception) -> str:
     """What PyTorch says is wrong, in one line of plain characters, without its advice to load the file unsafely."""
-    unpickler = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    text = unpickler[1] if unpickler else next(iter(str(error).splitlines()), "")
-    text = text.partition(" Please use ")[0]
-    # It quotes the file, which may hold what a terminal obeys.
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return f"{type(error).__name__}: {printable}"[:160].rstrip()
+    _, _, behind = str(error).partition("WeightsUnpickler error:")
+    text = next(filter(None, map(str.strip, (behind or str(error)).splitlines())), "")
+    # What follows the first sentence is advice.
+    return f"{type(error).__name__}: {_plain(re.split(r'[.;] ', text)[0])}"
+
+
+def _plain(text: str) -> str:
+    """What quotes the file, which may hold what a terminal obeys."""
+    return shortened("".join(character if character.isprintable() else "?" for character in text))
 
 
 def _stored(path: Path, name: Any, value: Any) -> StoredTensor:

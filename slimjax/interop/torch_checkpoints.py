@@ -106,6 +106,7 @@ def variables_of(model: SlimmableNetwork, state: StateDict, source: str) -> dict
       UserError: if the entries are not exactly those of the model, or hold what no training leaves.
     """
     layout = _layout_in(model, state, source)
+    _check_kind(model, layout, state, source)
     _check_switches(model, layout, state, source)
     assignments = assignments_of(model, layout)
     _check_entries(model, assignments, state, source)
@@ -137,6 +138,26 @@ def _layout_in(model: SlimmableNetwork, state: StateDict, source: str) -> Layout
             "model of widths=(1.0,)"
         )
     return layout
+
+
+def _check_kind(model: SlimmableNetwork, layout: Layout, state: StateDict, source: str) -> None:
+    """UserError that says what the file is of, where that is plainly another family or has other classes."""
+    if model.folding is not None:
+        raise UserError(f"the model is folded (folding={model.folding!r}) and has no batch norms; load before folding")
+    if layout.marker not in state:
+        for family, layouts in LAYOUTS.items():
+            for other in layouts:
+                if other.marker in state and other.marker != layout.marker:
+                    raise UserError(
+                        f"{source} is not a checkpoint of {type(model).__name__}: {other.marker} is in it, as in those "
+                        f"of {family.__name__} in the layout {other.name!r}; build the model that it was trained as"
+                    )
+    bias = f"{layout.classifier}.bias"
+    if bias in state and len(state[bias].shape) == 1 and state[bias].shape[0] != model.num_classes:
+        count = state[bias].shape[0]
+        raise UserError(
+            f"{source} has {count} classes, the model {model.num_classes}; build it with num_classes={count}"
+        )
 
 
 def _check_switches(model: SlimmableNetwork, layout: Layout, state: StateDict, source: str) -> None:

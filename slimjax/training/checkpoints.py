@@ -274,11 +274,14 @@ def check_same_network(
     ]
     if num_classes not in (None, stored.num_classes):
         differences.append(f"num_classes: {stored.num_classes} in the checkpoint, {num_classes} here")
-        if len(differences) == 1 and source == "config.init_from":
-            raise UserError(
-                f"{path} is of other classes: {differences[0]}. Set --config.init_classifier=False to begin the "
-                "classifier anew and take all else"
+        if len(differences) == 1:
+            remedy = (
+                "Set --config.init_classifier=False to begin the classifier anew and take all else"
+                if source == "config.init_from"
+                else "Give the data set that it was trained on, or start a new --workdir with this one as "
+                "--config.init_from and with --config.init_classifier=False"
             )
+            raise UserError(f"{path} is of other classes: {differences[0]}. {remedy}")
     if differences:
         raise UserError(
             f"{path} is of another network: {'; '.join(differences)}. Give another {source}, or the configuration "

@@ -10,11 +10,9 @@ from slimjax.errors import UserError
 from slimjax.interop.state_dicts import read_state_dict
 from slimjax.interop.torch_checkpoints import num_classes_in, variables_of
 from slimjax.paths import check_writable
-from slimjax.tasks.creation import create_network
 from slimjax.training.checkpoints import Checkpoints, describe
 from slimjax.training.mesh import check_platform
-from slimjax.training.optimizers import check_optimizer, create_optimizer, decay_mask
-from slimjax.training.setup import check_ranges
+from slimjax.training.planning import training_without_data
 from slimjax.training.state import Weights, state_of
 
 
@@ -32,25 +30,28 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: epath.Path)
       The exit code.
 
     Raises:
-      UserError: if a number or the platform of the configuration is wrong, the workdir has checkpoints or cannot be
-        written, or the file cannot be read or is of another network.
+      UserError: if something in the configuration is wrong or it is a detector's, the workdir has checkpoints or cannot
+        be written, or the file cannot be read or is of another network.
     """
     check_platform(config.platform)
-    check_ranges(config)
+    if config.task == "detection":
+        raise UserError(
+            "task=detection: PyTorch checkpoints are read of classifiers; import the backbone, such as with "
+            "--config=s_resnet50, and give that workdir to the detector as --config.init_from"
+        )
     checkpoints = Checkpoints(workdir, config.keep_checkpoints)
     if steps := checkpoints.steps():
         raise UserError(f"{workdir} has checkpoints of the steps {steps} already; give a new --workdir")
     check_writable(workdir, "--workdir")
-    check_optimizer(config.optimizer)
-    # Once with any number of classes: a mistake in the model shows before the file is read.
-    create_network(config, 1, jax.default_backend())
+    # Once with any number of classes: a mistake in the configuration shows before the file is read.
+    one = jax.devices()[:1]
+    training_without_data(config, one, num_classes=1)
     arrays = read_state_dict(path)
-    model = create_network(config, num_classes_in(arrays, str(path)), jax.default_backend())
+    training = training_without_data(config, one, num_classes_in(arrays, str(path)))
+    model = training.task.model
     variables = variables_of(model, arrays, str(path))
-    # What an optimiser keeps does not depend on the schedule, whose length only the data set tells.
-    tx = create_optimizer(config.optimizer, lambda step: config.learning_rate, decay_mask(model))
     weights = Weights(variables["params"], variables["batch_stats"])
-    state = state_of(weights, tx, averages=config.ema_decay > 0)
+    state = state_of(weights, training.tx, averages=config.ema_decay > 0)
     checkpoints.save(state, describe(config, model.num_classes, step=0), figures={}, best_figure="")
     checkpoints.close()
     print(f"imported {path}: {config.model.name}, widths {model.widths}, {model.num_classes} classes")

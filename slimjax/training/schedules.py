@@ -17,7 +17,7 @@ def duration(config: ConfigDict, steps_key: str, epochs_key: str, steps_per_epoc
     """
     steps, epochs = config[steps_key], config[epochs_key]
     if steps is not None and epochs is not None:
-        raise UserError(f"{steps_key}={steps} and {epochs_key}={epochs} are both set; set one of them to None")
+        raise UserError(f"{steps_key}={steps} and {epochs_key}={epochs} are both set; give one of them")
     if steps is None and epochs is None:
         return None
     resolved = steps if steps is not None else epochs * steps_per_epoch

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 
 import pytest
 
@@ -54,6 +55,19 @@ def test_the_best_of_each_figure_is_bold_on_a_terminal_alone(report):
     assert elsewhere.endswith("┘\ncheckpoints: there\n")
     rows = [line for line in elsewhere.splitlines() if line.startswith("│")]
     assert len({len(row) for row in rows}) == 1, "aligned"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_a_narrow_terminal_cuts_no_figure(report, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_figures(report, file := Terminal())
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    assert ("│" in shown) == (columns == 120)
+    for width, *figures in zip(report.widths, FIGURES[0.5].values(), strict=False):
+        assert f"{width.params:,}" in shown
+        assert f"{width.macs / 1e6:,.2f} M" in shown
+        assert all(f"{figure:.2f}" in shown for figure in figures)
+    assert "…" not in shown
 
 
 def test_scripts_get_every_digit(report):

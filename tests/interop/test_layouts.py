@@ -241,8 +241,8 @@ MISFITS = [
     ({}, lambda s: s | {"extra.num_batches_tracked": np.zeros(())}, "1 unexpected: extra.num_batches_tracked"),
     (
         {},
-        lambda s: s | {"classifier.0.weight": np.zeros((10, 1280)), "classifier.0.bias": np.zeros(10)},
-        "2 of another shape: classifier.0.weight (10, 1280) in the file and (7, 1280) in the model, classifier.0.bias",
+        lambda s: s | {"classifier.0.weight": np.zeros((7, 128)), "classifier.0.bias": np.zeros((7, 1))},
+        "2 of another shape: classifier.0.weight (7, 128) in the file and (7, 1280) in the model, classifier.0.bias",
     ),
     ({}, lambda s: renamed(s, "features.2", "features.9"), "27 missing: features.2.body.0.weight"),
     ({"widths": (0.5, 0.75, 1.0)}, dict, "batch norms of 2 widths, but the model has 3: (0.5, 0.75, 1.0)"),

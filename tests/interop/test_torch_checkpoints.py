@@ -1,5 +1,6 @@
 """Files that PyTorch wrote, of networks built in the public layouts, against those networks' own logits."""
 
+import os
 import pickle
 import warnings
 from collections import OrderedDict
@@ -112,9 +113,25 @@ def test_prefixes_wrappers_counters_and_precision_make_no_difference(networks, t
     assert len(uncounted) < len(state)
     training = {"model": prefixed, "epoch": 479, "optimizer": {"lr": 0.1}}
     double = {name: tensor.double() for name, tensor in state.items()}
-    for content in (prefixed, uncounted, training, double):
+    compiled = {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()}
+    for content in (prefixed, uncounted, training, double, compiled, {"state_dict": state}):
         variables = load_torch_checkpoint(model, saved(tmp_path, content))
         jax.tree.map(np.testing.assert_array_equal, variables, plain)
+    networks.torch.save(state, old := tmp_path / "as_in_2018.pt", _use_new_zipfile_serialization=False)
+    jax.tree.map(np.testing.assert_array_equal, load_torch_checkpoint(model, old), plain)
+
+
+def test_another_network_is_told_by_what_it_is(networks, tmp_path):
+    state = networks.randomised(networks.mobilenet_v1((0.5, 1.0)), widest=1).state_dict()
+    path = saved(tmp_path, state)
+    model = create_model("mobilenet_v1_tiny", (0.5, 1.0), 10)
+    with pytest.raises(UserError, match="has 7 classes, the model 10; build it with num_classes=7"):
+        load_torch_checkpoint(model, path)
+    with pytest.raises(UserError, match=r"features\.1\.body\.0\.weight is in it, as in those of MobileNetV1"):
+        load_torch_checkpoint(create_model("shufflenet_tiny", (0.5, 1.0), 7), path)
+    folded, _ = fold_batch_norm(model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3))))
+    with pytest.raises(UserError, match=r"the model is folded .*; load before folding"):
+        load_torch_checkpoint(folded, path)
 
 
 class Evil:
@@ -128,7 +145,7 @@ def nested(torch):
 
 
 REFUSED = {
-    "code": (lambda torch: Evil(), r"cannot be read \(UnpicklingError: .*exec.*holds more than tensors"),
+    "code": (lambda torch: Evil(), r"cannot be read: it holds more than tensors \(exec\)"),
     "code beside weights": (lambda torch: {"model": {"weight": torch.zeros(1)}, "best": Evil()}, "more than tensors"),
     "list": (lambda torch: [torch.zeros(1)], "is not a state_dict: it holds a list; give a file of named tensors"),
     "empty": (lambda torch: {}, "is not a state_dict: it holds an empty dict"),
@@ -184,15 +201,22 @@ def test_an_entry_at_fault_is_named_and_not_converted_before_its_shape_is_compar
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"text", b"PK\x03\x04 no archive", pickle.dumps({"weight": 1}), b"\x80\x02c\x1b]0;owned\x07\x1b[2J\nfoo\n."],
-    ids=["empty", "text", "zip", "plain pickle", "escape sequences"],
-)
-def test_a_damaged_file_is_one_clear_mistake(tmp_path, content):
+DAMAGED = {
+    "empty": (b"", "it is empty; save it anew"),
+    "text": (b"text", "torch.save has not written it; give a file that it has"),
+    "zip": (b"PK\x03\x04 no archive", r"it is damaged or cut short \(RuntimeError: PytorchStreamReader failed reading"),
+    "plain pickle": (pickle.dumps({"weight": 1}), r"it is damaged or cut short \(UnpicklingError: \S+"),
+    "escape sequences": (b"\x80\x02c\x1b]0;owned\x07\x1b[2J\nfoo\n.", r"it holds more than tensors \("),
+    "system call": (pickle.dumps(os.system, 2), r"it holds more than tensors \(posix\.system\)"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_file_is_one_clear_mistake(tmp_path, what):
+    content, message = DAMAGED[what]
     path = tmp_path / "damaged.pt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"damaged.pt cannot be read") as caught:
+    with pytest.raises(UserError, match=rf"damaged\.pt cannot be read: {message}") as caught:
         load_torch_checkpoint(create_model("mobilenet_v1_tiny", (1.0,), 7), path)
     assert str(caught.value).isprintable()
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from slimjax.models.network import BACKBONE
 from slimjax.nn.tracing import parameter_roles
 from slimjax.tasks.dataset_info import DatasetInfo
-from slimjax.tasks.detection.data.examples import GRID, ExampleSettings
+from slimjax.tasks.detection.data.examples import ExampleSettings
 from slimjax.tasks.detection.detector import Detector
 from slimjax.tasks.detection.matching import Objects
 from slimjax.tasks.detection.metrics import Found, loss_metrics
@@ -50,9 +50,7 @@ class DetectionTask:
         self._examples = example_settings(config)
         self.num_train_examples = info.num_train_examples
         self.num_eval_batches = data.num_eval_batches if data else math.ceil(info.num_eval_examples / config.batch_size)
-        # For what counts operations.
-        height, width = self._examples.padded_size(wide=True)
-        self.image_size = round((height * width) ** 0.5 / GRID) * GRID
+        self.image_size = self._examples.square_side
 
     @property
     def data(self) -> "DetectionData":

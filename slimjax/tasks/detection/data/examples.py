@@ -51,6 +51,12 @@ class ExampleSettings:
         short, long = (-(-side // GRID) * GRID for side in (self.short_side, self.long_side))
         return (short, long) if wide else (long, short)
 
+    @property
+    def square_side(self) -> int:
+        """The side of about as large a square, for what counts operations."""
+        height, width = self.padded_size(wide=True)
+        return round((height * width) ** 0.5 / GRID) * GRID
+
     def scale(self, height: int, width: int) -> float:
         """By which an image is resized."""
         return min(self.short_side / min(height, width), self.long_side / max(height, width))
