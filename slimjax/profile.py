@@ -143,7 +143,9 @@ def _report(config: ConfigDict, model: "SlimmableNetwork", image_size: int, batc
     with Progress(enabled=not _QUIET.value) as progress:
         for size in batch_sizes:
             with progress.announced(f"compiling and timing {len(model.widths)} widths, batch {size}"):
-                latencies[size] = measure_latency(model, random_variables(model), image_size, size, repeats)
+                latencies[size] = measure_latency(
+                    model, random_variables(model), image_size, size, repeats, progress.track
+                )
             if _LAYERS.value:
                 with progress.announced(f"compiling and timing every layer by itself, batch {size}"):
                     layer_latencies[size] = measure_layer_latency(model, image_size, size, repeats, progress.track)

@@ -139,7 +139,7 @@ def _timed(measured: "Sequence[Measured]", progress: "Progress") -> "list[Measur
 
     runs = [of_run.run for of_run in measured]
     with progress.announced(f"compiling and timing {sum(len(run.model.widths) for run in runs)} widths"):
-        latencies = measure_latencies(runs)
+        latencies = measure_latencies(runs, progress.track)
     return [replace(of_run, latencies=of) for of_run, of in zip(measured, latencies, strict=True)]
 
 

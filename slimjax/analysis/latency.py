@@ -1,8 +1,8 @@
 """How long a forward pass takes on this machine: of every width, and of every layer run alone."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,11 @@ import numpy as np
 
 from slimjax.analysis.machine import memory_bytes
 from slimjax.analysis.profile import profile_width
-from slimjax.analysis.timing import Latency, time_in_turns
+from slimjax.analysis.timing import Latency, Track, time_in_turns, untracked
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.tracing import LayerCall, Path, abstract_variables, checked_variables, trace_layers, variables_at
-
-Item = TypeVar("Item")
-Track = Callable[[Iterable[Item], str, int], Iterable[Item]]
-"""Passes items on while it shows how many are through: the items, what they are, and their number."""
 
 
 def measure_latency(
@@ -27,6 +23,7 @@ def measure_latency(
     image_size: int = 224,
     batch_size: int = 1,
     repeats: int = 50,
+    track: Track = untracked,
 ) -> dict[float, Latency]:
     """Times the forward pass of every width on JAX's default device.
 
@@ -40,6 +37,7 @@ def measure_latency(
       image_size: pixels of the images' side.
       batch_size: images of one call.
       repeats: timed calls of each width.
+      track: shows how far it is.
 
     Returns:
       The latency of every width.
@@ -50,7 +48,7 @@ def measure_latency(
     """
     check_measurable(model, image_size, batch_size, repeats)
     checked_variables(model, variables)
-    return time_in_turns(forward_passes(model, variables, image_size, batch_size), repeats)
+    return time_in_turns(forward_passes(model, variables, image_size, batch_size), repeats, track)
 
 
 def forward_passes(
@@ -81,7 +79,7 @@ def measure_layer_latency(
     image_size: int = 224,
     batch_size: int = 1,
     repeats: int = 50,
-    track: Track = lambda items, what, total: items,
+    track: Track = untracked,
 ) -> dict[float, tuple[Latency, ...]]:
     """Times every layer of every width alone: compiled by itself, on random input of its shape.
 

@@ -1,7 +1,7 @@
 """Times calls in turns; knows nothing of networks, so that devices that only run a bundle can measure it alike."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +11,14 @@ import numpy as np
 WARM_UP_CALLS = 3
 
 Key = TypeVar("Key", bound=Hashable)
+
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Passes items on while it shows how many are through: the items, what they are, and their number."""
+
+
+def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """A Track that shows nothing."""
+    return items
 
 
 @dataclass(frozen=True)
@@ -26,13 +34,13 @@ class Latency:
     p95_ms: float
 
 
-def time_in_turns(calls: Mapping[Key, Callable[[], Any]], repeats: int) -> dict[Key, Latency]:
+def time_in_turns(calls: Mapping[Key, Callable[[], Any]], repeats: int, track: Track = untracked) -> dict[Key, Latency]:
     """Times calls round by round, each once a round, until what it returns is computed; warms each up before."""
     for call in calls.values():
         for _ in range(WARM_UP_CALLS):
             jax.block_until_ready(call())
     times_ms: dict[Key, list[float]] = {key: [] for key in calls}
-    for _ in range(repeats):
+    for _ in track(range(repeats), "timing", repeats):
         for key, call in calls.items():
             began = time.perf_counter()
             jax.block_until_ready(call())

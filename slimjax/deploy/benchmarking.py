@@ -119,7 +119,7 @@ def time_bundle(
             images = np.zeros((batch_size, *shape), dtype)
             calls = {entry.width: partial(loaded, entry.width, images) for entry in manifest.widths}
             with progress.announced(f"{backend} {program}: {len(calls)} widths, batch {batch_size}"):
-                measured = time_in_turns(calls, repeats)
+                measured = time_in_turns(calls, repeats, progress.track)
             timings += [Timing(backend, program, batch_size, width, latency) for width, latency in measured.items()]
     return timings
 

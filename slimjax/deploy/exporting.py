@@ -85,7 +85,8 @@ def _write(source: Source, folder: Path, formats: Sequence[str], progress: Progr
     tensors = {name: tensor for width in source.widths for name, tensor in source.tensors(width).items()}
     save_file(tensors, folder / WEIGHTS)
     programs = {}
-    for name in dict.fromkeys(formats):
+    names = list(dict.fromkeys(formats))
+    for name in progress.track(names, "exporting", len(names)):
         with progress.announced(f"writing and comparing {name}"):
             for written in write_format(name, source, folder):
                 programs[written.name] = _entries(source, written)

@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from slimjax.analysis.latency import check_measurable, forward_passes
-from slimjax.analysis.timing import Latency, time_in_turns
+from slimjax.analysis.timing import Latency, Track, time_in_turns, untracked
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.models.network import SlimmableNetwork
@@ -101,14 +101,14 @@ def measure_classifier(
     return MeasuredClassifier(run, {}, labels=np.concatenate(labels), outcomes=outcomes, top=top)
 
 
-def measure_latencies(runs: Sequence[ReportedRun]) -> list[dict[float, Latency]]:
+def measure_latencies(runs: Sequence[ReportedRun], track: Track = untracked) -> list[dict[float, Latency]]:
     """The latency of one image at every width of every run; all of them take turns on JAX's default device."""
     calls = {}
     for index, run in enumerate(runs):
         check_measurable(run.model, run.image_size, 1, LATENCY_REPEATS)
         for width, call in forward_passes(run.model, run.variables, run.image_size, 1).items():
             calls[index, width] = call
-    latencies = time_in_turns(calls, LATENCY_REPEATS)
+    latencies = time_in_turns(calls, LATENCY_REPEATS, track)
     return [
         {width: latency for (of_run, width), latency in latencies.items() if of_run == index}
         for index in range(len(runs))

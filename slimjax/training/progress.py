@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -81,6 +82,10 @@ class Progress:
         return StepProgress(self, self._live, task, start)
 
 
+QUIET_SECONDS = 30
+"""Between two lines about steps where there is no terminal: a log that nobody watches is kept short."""
+
+
 class StepProgress:
     """The bar of a loop over steps."""
 
@@ -88,6 +93,7 @@ class StepProgress:
         """Made by `Progress.steps`."""
         self._progress, self._live, self._task = progress, live, task
         self._began, self._start, self._step = time.monotonic(), start, start
+        self._told = float("-inf")
 
     def restart_clock(self) -> None:
         """Leaves what has happened so far, such as compiling, out of the time left."""
@@ -100,13 +106,23 @@ class StepProgress:
         self._live.update(self._task, completed=step)
 
     def report(self, figures: str) -> None:
-        """Shows current figures: below the bar on a terminal, as a line with the time left elsewhere."""
+        """Shows current figures: below the bar on a terminal, now and then as a line elsewhere."""
         self._live.update(self._task, figures=figures)
-        if not self._live.console.is_terminal:
-            task = self._live.tasks[self._live.task_ids.index(self._task)]
-            total = int(task.total or 0)
-            left = (time.monotonic() - self._began) / max(1, self._step - self._start) * (total - self._step)
-            self._progress.say(f"{task.description} {self._step}/{total}, {left:.0f} s left: {figures}")
+        if self._live.console.is_terminal:
+            return
+        task, now = self._live.tasks[self._live.task_ids.index(self._task)], time.monotonic()
+        total = int(task.total or 0)
+        if now - self._told < QUIET_SECONDS and self._step < total:
+            return
+        self._told, elapsed = now, now - self._began
+        left = elapsed / max(1, self._step - self._start) * (total - self._step)
+        times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+        self._progress.say(f"{task.description} {self._step}/{total}, {times}: {figures}")
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 1:02:03."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def figures_line(figures: Mapping[float, Figures], name: str) -> str:

@@ -1,0 +1,52 @@
+"""What is shown while something takes long, where there is no terminal: little, with the time that has passed."""
+
+import pytest
+
+from slimjax.training import progress
+from slimjax.training.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_a_line_comes_now_and_then_and_at_the_end(clock, capsys):
+    with Progress() as shown:
+        steps = shown.steps("training", 200, start=100)
+        for step in range(101, 201):
+            clock[0] += 10
+            steps.advance(step)
+            steps.report(f"loss {step}")
+    lines = capsys.readouterr().err.splitlines()
+    # 10 s a step: the first, every third from there, and the last.
+    assert len(lines) == 34
+    assert lines[:2] == [
+        "training 101/200, 0:00:10 elapsed, 0:16:30 left: loss 101",
+        "training 104/200, 0:00:40 elapsed, 0:16:00 left: loss 104",
+    ]
+    assert lines[-1] == "training 200/200, 0:16:40 elapsed, 0:00:00 left: loss 200"
+
+
+def test_what_runs_before_the_clock_is_no_part_of_what_is_left(clock, capsys):
+    with Progress() as shown:
+        steps = shown.steps("training", 10, start=0)
+        clock[0] += 500
+        steps.restart_clock()
+        clock[0] += 1
+        steps.advance(1)
+        steps.report("")
+    assert capsys.readouterr().err.startswith("training 1/10, 0:00:01 elapsed, 0:00:09 left")
+
+
+def test_quiet_shows_nothing_and_passes_everything_on(capsys):
+    with Progress(enabled=False) as shown, shown.announced("something"):
+        assert list(shown.track(range(3), "counting", 3)) == [0, 1, 2]
+        steps = shown.steps("training", 2, start=0)
+        steps.advance(2)
+        steps.report("loss 1")
+        shown.say("a line")
+    assert capsys.readouterr() == ("", "")
