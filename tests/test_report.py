@@ -8,6 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from slimjax.analysis.plot_style import COLOURS
+from slimjax.reporting.charts import LESS, MORE, STRONGEST_CELL
+
 WIDTHS = ["0.25", "1"]
 ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │")
 SECTIONS = ["costs", "comparison", "curves", "confusion", "agreement", "examples", "activations", "batch_norms"]
@@ -146,17 +149,26 @@ def test_text_and_plots_stand_out_from_the_paper(browser, report, scheme):
     page = browser.new_page(color_scheme=scheme)
     page.goto((report[1] / "index.html").as_uri())
 
-    def luminance(name):
+    def colour(name):
         value = page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')").strip()
-        channels = [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+    def luminance(channels):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    def contrast(name):
-        darker, lighter = sorted((luminance(name), luminance("paper")))
+    def contrast(name, ground=None):
+        darker, lighter = sorted((luminance(colour(name)), luminance(ground or colour("paper"))))
         return (lighter + 0.05) / (darker + 0.05)
+
+    def strongest_cell(name):
+        return [
+            STRONGEST_CELL * c + (1 - STRONGEST_CELL) * p for c, p in zip(colour(name), colour("paper"), strict=True)
+        ]
 
     assert min(map(contrast, ["ink", "soft", "link", "right", "wrong"])) >= 4.5
     assert min(contrast(f"series-{index}") for index in range(8)) >= 4.5
     assert contrast("faint") >= 3
+    assert min(contrast("ink", strongest_cell(f"series-{COLOURS.index(of)}")) for of in (MORE, LESS)) >= 4.5
+    assert min(contrast(name, colour("raised")) for name in ("ink", "soft")) >= 4.5
     page.close()

@@ -129,6 +129,10 @@ def paint_ranges(
     add_legend(figure, axes, "width")
 
 
+STRONGEST_CELL = 0.5
+"""Opacity of a cell's colour that still leaves its number readable."""
+
+
 def paint_cells(
     figure: Figure,
     values: np.ndarray,
@@ -136,6 +140,7 @@ def paint_cells(
     columns: Sequence[str],
     labels: tuple[str, str],
     text: Callable[[float], str],
+    largest: float | None = None,
 ) -> None:
     """A matrix of numbers, the larger the stronger its cell is coloured: above 0 in MORE, below in LESS.
 
@@ -146,12 +151,14 @@ def paint_cells(
       columns: names of the columns.
       labels: what rows and columns are.
       text: what stands in a cell.
+      largest: the value that is coloured strongest, for matrices that are compared; their own if not given.
     """
     axes = figure.subplots()
-    strongest = max(float(np.abs(values).max()), 1e-9)
+    strongest = max(float(np.abs(values).max()) if largest is None else largest, 1e-9)
     for (row, column), value in np.ndenumerate(values):
         colour, strength = MORE if value > 0 else LESS, abs(float(value)) / strongest
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=0.55 * strength, linewidth=0))
+        opacity = STRONGEST_CELL * strength
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=opacity, linewidth=0))
         axes.text(column, row, text(float(value)), ha="center", va="center", fontsize=9.5 if len(columns) < 8 else 8.5)
     for place in np.arange(0.5, max(values.shape) - 1):
         for line, count in ((axes.axhline, len(rows)), (axes.axvline, len(columns))):

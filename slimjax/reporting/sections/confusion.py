@@ -56,7 +56,8 @@ def _of_run(measured: MeasuredClassifier) -> list[Part]:
     matrices = measured.run.model.num_classes <= _MOST_CELLS
     if matrices:
         different = [width for width in measured.widths[:-1] if np.any(_added(measured, width))]
-        pictures += [_matrix_picture(measured, width) for width in different]
+        largest = max((float(np.abs(_added(measured, width)).max()) for width in different), default=0.0)
+        pictures += [_matrix_picture(measured, width, largest) for width in different]
     text = Text(
         f"Error of each class at every width, the class that the narrowest width loses most of first. {sentence}{note}"
         + (" The matrices count how many more (+) or fewer (-) images a width puts there than the widest." * matrices)
@@ -89,7 +90,7 @@ def _errors_picture(measured: MeasuredClassifier, classes: Sequence[int]) -> Pic
     )
 
 
-def _matrix_picture(measured: MeasuredClassifier, width: float) -> Picture:
+def _matrix_picture(measured: MeasuredClassifier, width: float, largest: float) -> Picture:
     widest = measured.widths[-1]
     names = [measured.class_name(label) for label in range(measured.run.model.num_classes)]
     difference = _added(measured, width)
@@ -100,6 +101,7 @@ def _matrix_picture(measured: MeasuredClassifier, width: float) -> Picture:
         columns=names,
         labels=("class", "prediction"),
         text=lambda count: f"{count:+.0f}" if count else "",
+        largest=largest,
     )
     changes = "; ".join(
         f"{names[label]} as {names[other]} {difference[label, other]:+d}" for label, other in np.argwhere(difference)
