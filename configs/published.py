@@ -4,9 +4,9 @@ Every row's file takes a method behind a colon, such as `--config=configs/s_mobi
 
 - `slimmable`, the default: all widths in every step, each with its own batch norms.
 - `individual=WIDTH`: a network of that width alone, one of the row's widths.
-- `naive`: all widths share every batch norm (SNet, section 3.2). Training looks normal, but the published result is
+- `naive`: all widths share every batch norm (SNet, section 3.1). Training looks normal, but the published result is
   about 0.1 % accuracy in evaluation (a top-1 error of 99.9 %).
-- `incremental`: narrowest first, frozen, then the rest (SNet, section 4.3); every width takes the whole recipe.
+- `incremental`: narrowest first, frozen, then the rest (SNet, section 3.1); every width takes the whole recipe.
 
 The recipes are the paper's: a larger batch needs a learning rate scaled with it and a warm-up, and neither is done
 behind your back. The hours in the files are estimates from arithmetic, since nobody here has run a row to its end:

@@ -1,4 +1,4 @@
-"""Switchable batch normalisation (SNet, section 3.3): every width keeps its own statistics, scale and bias."""
+"""Switchable batch normalisation (SNet, section 3.2): every width keeps its own statistics, scale and bias."""
 
 from functools import partial
 from typing import Any, Literal, get_args
@@ -119,7 +119,7 @@ class SwitchableBatchNorm(Normaliser):
 
     Attributes:
       sharing: `switchable`: all private (S-BN). `shared_affine`: private statistics, one scale and bias sliced by every
-        switch (US-Nets, section 3.3). `shared`: one of everything, sliced (the naive training of SNet, figure 2).
+        switch (US-Nets, section 3.2). `shared`: one of everything, sliced (the naive training of SNet, figure 2).
       momentum: weight of the old value in a running average; PyTorch's .1 is .9 here.
       epsilon: added to variances.
       axis_name: mapped device axis over which training statistics are averaged; None keeps them on the device.

@@ -64,7 +64,7 @@ def all_widths(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRu
 
 
 def sandwich(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRule:
-    """The widest, the narrowest and two others at random (US-Nets, section 3.2), without its distillation."""
+    """The widest, the narrowest and two others at random (US-Nets, section 4.1), without its distillation."""
 
     def turn(step: int) -> Turn:
         between = np.random.default_rng((seed, step)).permutation(widths[1:-1])[:2].tolist()
@@ -74,7 +74,7 @@ def sandwich(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRule
 
 
 def incremental(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRule:
-    """One width after the other, narrowest first; what a narrower one has learned is frozen (SNet, section 4.3).
+    """One width after the other, narrowest first; what a narrower one has learned is frozen (SNet, section 3.1).
 
     Every stage takes `num_steps` steps with a schedule and an optimiser of its own.
     """
