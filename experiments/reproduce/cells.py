@@ -87,7 +87,7 @@ class Scale:
 SCALES = {
     "tiny": Scale((0, 1), "train[:1280]", "test[:256]", 2.0, 2, 64, 0.1, "imagenet", 5),
     "small": Scale((0, 1, 2), "train[:19200]", "test[:4000]", 2.0, 2, 64, 0.1, "imagenet", 25),
-    "full": Scale((0, 1, 2), "train[:48000]", "test", 4.0, 1, 128, 0.2, "small", 25),
+    "full": Scale((0, 1, 2), "train[:48000]", "test", 3.0, 1, 128, 0.2, "small", 25),
 }
 
 
