@@ -44,72 +44,81 @@ STEP_PARTS = ("step proposals", "step box roi_align", "step mask roi_align")
 """Of a step, the gradients of pooling included."""
 
 
+class Parts:
+    """Compiled calls of a detector's parts at a width, each given what the parts before it make of some images.
+
+    Attributes:
+      calls: without arguments, by the part's name.
+    """
+
+    def __init__(self, model: Any, variables: Any) -> None:
+        """Has no calls yet."""
+        self.model, self._variables = model, variables
+        self.calls: dict[str, Callable[[], Any]] = {}
+
+    def add(self, name: str, part: Callable[..., Any], *arguments: Any) -> Any:
+        """What a part, a function of the detector and the arguments, makes of these; it is timed on them."""
+        return self.add_function(name, partial(self.model.apply, method=part), self._variables, *arguments)
+
+    def add_function(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The same, of a function of the arguments alone."""
+        import jax
+
+        compiled = jax.jit(function)
+        self.calls[name] = partial(compiled, *arguments)
+        return compiled(*arguments)
+
+
 def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str, Callable[[], Any]]:
     """Compiled calls without arguments of every part at a width, of the `whole` and of the `step`."""
     import jax
     import jax.numpy as jnp
 
-    from slimjax.tasks.detection.anchors import anchors_of_level
-    from slimjax.tasks.detection.proposals import detections_of, proposals_of
-    from slimjax.tasks.detection.roi_align import roi_align
+    from slimjax.tasks.detection.proposals import detections_of
     from slimjax.tasks.detection.settings import BOX_SIZE, KEYPOINT_SIZE, LEVELS, MASK_SIZE
 
-    settings, count = model.settings, len(images)
+    settings, count, parts = model.settings, len(images), Parts(model, variables)
     sizes = jnp.tile(jnp.asarray(images.shape[1:3], jnp.float32), (count, 1))
-    calls: dict[str, Callable[[], Any]] = {}
-
-    def timed(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a part makes of the arguments, which it is also timed on."""
-        compiled = jax.jit(function)
-        calls[name] = partial(compiled, *arguments)
-        return compiled(*arguments)
-
-    def applied(method: Callable[..., Any]) -> Callable[..., Any]:
-        return partial(model.apply, method=method)
-
-    backbone = applied(lambda detector, images: detector.backbone.stage_features(images, width))
-    maps = timed("backbone", backbone, variables, images)
-    pyramid = timed("pyramid", applied(lambda detector, maps: detector.pyramid(maps)), variables, maps)
-    logits, shifts = timed("rpn", applied(lambda detector, x: detector.region_proposals(x)), variables, pyramid)
+    maps = parts.add("backbone", lambda detector, images: detector.backbone.stage_features(images, width), images)
+    pyramid = parts.add("pyramid", lambda detector, maps: detector.pyramid(maps), maps)
+    found = parts.add("rpn", lambda detector, pyramid: detector.region_proposals(pyramid), pyramid)
     levels = dict(zip(LEVELS, pyramid, strict=True))
-    anchors = [
-        jnp.asarray(anchors_of_level(x.shape[1], x.shape[2], 2**level, settings.anchor_scale))
-        for level, x in levels.items()
-    ]
 
-    def propose(limits: Any, logits: Any, shifts: Any, size: Any) -> Any:
-        return proposals_of(logits, shifts, anchors, size, limits, settings.rpn_nms_iou)
+    def propose(limits: Any) -> Callable[..., Any]:
+        return lambda detector, levels, found: detector.proposals(levels, *found, sizes, limits)
 
-    propose_for = {
-        limits: jax.vmap(partial(propose, limits)) for limits in (settings.test_proposals, settings.train_proposals)
-    }
-    proposals = timed("proposals", propose_for[settings.test_proposals], logits, shifts, sizes)
-    sampled = timed("step proposals", propose_for[settings.train_proposals], logits, shifts, sizes).boxes
-    pooled = {level: x for level, x in levels.items() if level != LEVELS[-1]}
+    def pool(size: int) -> Callable[..., Any]:
+        return lambda detector, levels, boxes: detector.pooled(levels, boxes, size)
 
-    def pool(boxes: Any, size: int) -> Any:
-        return jax.vmap(partial(roi_align, size=size))(pooled, boxes).reshape(-1, size, size, settings.features)
-
-    def pooling_gradient(size: int) -> Callable[..., Any]:
-        return jax.grad(lambda maps, boxes: jnp.sum(jax.vmap(partial(roi_align, size=size))(maps, boxes) ** 2))
-
-    timed("step box roi_align", pooling_gradient(BOX_SIZE), pooled, sampled[:, : settings.box_samples])
-    regions = timed("box roi_align", partial(pool, size=BOX_SIZE), proposals.boxes)
-    classes, boxes = timed("box head", applied(lambda detector, x: detector.box_head(x)), variables, regions)
-    by_image = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (classes, boxes))
+    proposals = parts.add("proposals", propose(settings.test_proposals), levels, found)
+    regions = parts.add("box roi_align", pool(BOX_SIZE), levels, proposals.boxes)
+    scored = parts.add("box head", lambda detector, regions: detector.box_head(regions), regions)
+    by_image = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), scored)
     detect = jax.vmap(partial(detections_of, settings=settings))
-    found = timed("detections", detect, *by_image, proposals, sizes)
+    boxes = parts.add_function("detections", detect, *by_image, proposals, sizes).boxes
     if settings.masks:
-        positives = sampled[:, : settings.box_positives]
-        timed("step mask roi_align", pooling_gradient(MASK_SIZE), pooled, positives)
-        regions = timed("mask roi_align", partial(pool, size=MASK_SIZE), found.boxes)
-        timed("mask head", applied(lambda detector, x: detector.mask_head(x)), variables, regions)
+        regions = parts.add("mask roi_align", pool(MASK_SIZE), levels, boxes)
+        parts.add("mask head", lambda detector, regions: detector.mask_head(regions), regions)
     if settings.num_keypoints:
-        regions = timed("keypoint roi_align", partial(pool, size=KEYPOINT_SIZE), found.boxes)
-        timed("keypoint head", applied(lambda detector, x: detector.keypoint_head(x)), variables, regions)
-    timed("whole", lambda variables, images: model.apply(variables, images, width), variables, images)
-    timed("step", gradients_of(model, width), variables, images)
-    return calls
+        regions = parts.add("keypoint roi_align", pool(KEYPOINT_SIZE), levels, boxes)
+        parts.add("keypoint head", lambda detector, regions: detector.keypoint_head(regions), regions)
+    parts.add("whole", lambda detector, images: detector(images, width), images)
+    sampled = parts.add("step proposals", propose(settings.train_proposals), levels, found).boxes
+    pooled = {"step box roi_align": (BOX_SIZE, settings.box_samples)}
+    if settings.masks:
+        pooled["step mask roi_align"] = (MASK_SIZE, settings.box_positives)
+    for name, (size, kept) in pooled.items():
+        parts.add_function(name, pooling_gradient(parts, pool(size), sampled[:, :kept]), levels)
+    parts.add_function("step", gradients_of(model, width), variables, images)
+    return parts.calls
+
+
+def pooling_gradient(parts: Parts, pool: Callable[..., Any], boxes: Any) -> Callable[..., Any]:
+    """Of the pooled regions the gradient by the maps by level."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.grad(lambda levels: jnp.sum(parts.model.apply({}, levels, boxes, method=pool) ** 2))
 
 
 def gradients_of(model: Any, width: float) -> Callable[..., Any]:

@@ -120,7 +120,7 @@ class Detector(SlimmableNetwork):
         """
         levels, sizes = self._levels(images, width, train), _sizes_of(images, sizes)
         logits, shifts = self.region_proposals(list(levels.values()))
-        proposals = self._proposals(levels, logits, shifts, sizes, self.settings.test_proposals)
+        proposals = self.proposals(levels, logits, shifts, sizes, self.settings.test_proposals)
         classes, boxes = self._boxes(levels, proposals.boxes)
         found = jax.vmap(partial(detections_of, settings=self.settings))(classes, boxes, proposals, sizes)
         if self.settings.masks:
@@ -152,7 +152,7 @@ class Detector(SlimmableNetwork):
         logits, shifts = self.region_proposals(list(levels.values()))
         both = jax.vmap(jax.random.split)(keys)
         losses = self._proposal_losses(levels, logits, shifts, objects, both[:, 0])
-        proposals = self._proposals(levels, logits, shifts, sizes, self.settings.train_proposals)
+        proposals = self.proposals(levels, logits, shifts, sizes, self.settings.train_proposals)
         # They say where to look, and learn where from the anchors alone.
         proposals = jax.lax.stop_gradient(proposals)
         sampled = jax.vmap(partial(sampled_regions, settings=self.settings))(proposals, objects, both[:, 1])
@@ -196,7 +196,7 @@ class Detector(SlimmableNetwork):
 
         return jax.vmap(of_image)(jnp.concatenate(logits, axis=1), jnp.concatenate(shifts, axis=1), objects, keys)
 
-    def _proposals(
+    def proposals(
         self,
         levels: dict[int, jax.Array],
         logits: list[jax.Array],
@@ -204,6 +204,7 @@ class Detector(SlimmableNetwork):
         sizes: jax.Array,
         limits: ProposalSettings,
     ) -> Proposals:
+        """The best regions of every image, by what `region_proposals` says of the pyramid's maps by level."""
         anchors = self._anchors(levels)
 
         def of_image(logits: list[jax.Array], shifts: list[jax.Array], size: jax.Array) -> Proposals:
@@ -212,17 +213,17 @@ class Detector(SlimmableNetwork):
         found: Proposals = jax.vmap(of_image)(logits, shifts, sizes)
         return found
 
-    def _pooled(self, levels: dict[int, jax.Array], boxes: jax.Array, size: int) -> jax.Array:
-        """Regions [batch, regions, 4] of all images, [batch * regions, size, size, features]."""
+    def pooled(self, levels: dict[int, jax.Array], boxes: jax.Array, size: int) -> jax.Array:
+        """Regions [batch, regions, 4] of all images, of the maps by level: [batch * regions, size, size, features]."""
         pooled = {level: x for level, x in levels.items() if level != LEVELS[-1]}
         regions = jax.vmap(partial(roi_align, size=size))(pooled, boxes)
         return regions.reshape(-1, *regions.shape[2:])
 
     def _boxes(self, levels: dict[int, jax.Array], boxes: jax.Array) -> tuple[jax.Array, ...]:
-        return _by_image(self.box_head(self._pooled(levels, boxes, BOX_SIZE)), boxes.shape[0])
+        return _by_image(self.box_head(self.pooled(levels, boxes, BOX_SIZE)), boxes.shape[0])
 
     def _masks(self, levels: dict[int, jax.Array], boxes: jax.Array) -> jax.Array:
-        return _by_image(self.mask_head(self._pooled(levels, boxes, MASK_SIZE)), boxes.shape[0])
+        return _by_image(self.mask_head(self.pooled(levels, boxes, MASK_SIZE)), boxes.shape[0])
 
     def _masks_of(self, levels: dict[int, jax.Array], found: Detections) -> jax.Array:
         """Of each detection the mask of its class."""
@@ -231,7 +232,7 @@ class Detector(SlimmableNetwork):
         return jax.nn.sigmoid(jnp.take_along_axis(logits, labels, axis=-1)[..., 0])
 
     def _keypoints(self, levels: dict[int, jax.Array], boxes: jax.Array) -> jax.Array:
-        return _by_image(self.keypoint_head(self._pooled(levels, boxes, KEYPOINT_SIZE)), boxes.shape[0])
+        return _by_image(self.keypoint_head(self.pooled(levels, boxes, KEYPOINT_SIZE)), boxes.shape[0])
 
 
 def _of_the_backbone() -> list[str]:
