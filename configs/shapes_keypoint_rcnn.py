@@ -2,7 +2,7 @@
 
 python -m slimjax.main --config=configs/shapes_keypoint_rcnn.py --workdir=runs/shapes_keypoints
 
-Time: about 25 minutes on 2 processor cores; docs/detection.md has what it comes to.
+Time: about half an hour on 2 processor cores; docs/detection.md has what it comes to.
 """
 
 from ml_collections import ConfigDict
@@ -10,10 +10,7 @@ from slimjax.configs import shapes_faster_rcnn
 
 
 def get_config() -> ConfigDict:
-    """As shapes_faster_rcnn.py, with a keypoint head, and fewer of its dearer steps."""
+    """As shapes_faster_rcnn.py, with a keypoint head."""
     config = shapes_faster_rcnn.get_config()
     config.detection.num_keypoints = 4
-    config.num_train_steps = 550
-    config.eval_every_steps = 275
-    config.checkpoint_every_steps = 275
     return config
