@@ -1,6 +1,8 @@
 """The notebooks as they are committed, and executed anew from an empty folder."""
 
 import base64
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -70,6 +72,9 @@ def test_no_notebook_is_missing():
 def test_committed_outputs_are_whole_and_small(committed):
     nbformat.validate(committed)
     check_outputs(committed)
+    sources = [cell.source for cell in code_cells(committed)]
+    digest = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    assert committed.metadata["executed_cells"] == digest, "a cell was edited; run make notebooks"
 
 
 def test_every_cell_says_why_and_the_first_installs_and_looks_for_an_accelerator(committed):

@@ -8,6 +8,8 @@ Ends with exit code 1 and the error of the cell at the first that fails; nothing
 """
 
 import argparse
+import hashlib
+import json
 import re
 import sys
 import tempfile
@@ -64,6 +66,13 @@ def execute(notebook: Any, folder: Path, name: str) -> None:
                 output.text = _tidy(output.text, folder)
     # Which Python it was says nothing of the notebook.
     notebook.metadata.pop("language_info", None)
+    notebook.metadata["executed_cells"] = digest_of(notebook)
+
+
+def digest_of(notebook: Any) -> str:
+    """A digest of what the code cells say, by which a notebook tells that its outputs are of these cells."""
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def _tidy(text: str, folder: Path) -> str:
