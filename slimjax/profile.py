@@ -58,6 +58,8 @@ def main() -> int:
         batch_sizes = []
     if _OUTPUT.value:
         check_writable(Path(_OUTPUT.value).expanduser(), "--output", is_file=True)
+    if _WORKDIR.value == "":
+        raise UserError("--workdir= names nothing; give the folder of a trained run, or leave it out")
     if _WORKDIR.value and cli.config_is_given():
         raise UserError("--config and --workdir exclude each other: a trained run brings its own configuration")
     if _WORKDIR.value and _PLANS.value:

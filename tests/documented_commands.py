@@ -123,7 +123,12 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
             makes="bundle/manifest.json"
         ),
     },
-    "docs/slimming.md": {"python docs/draw_figures.py": Runs(makes="docs/figures/kernels.svg")},
+    "docs/slimming.md": {
+        "python docs/draw_figures.py": Runs(makes="docs/figures/kernels.svg"),
+        "python -m slimjax.profile --config.model.name=mobilenet_v2_tiny --plans=plans.json --nolatency": Runs(
+            prints=r"│ +0\.5 │"
+        ),
+    },
     "docs/training.md": {
         "python -m slimjax.main --config=configs/s_mobilenet_v2.py --workdir=runs/v2": Runs(
             small("mobilenet_v2_tiny"), prints=FIRST_OF_V2

@@ -178,6 +178,7 @@ MISTAKES = {
     "--config.dataset.name=folder": "give the folder that holds train/CLASS/*.jpg; or give --num_classes",
     "--workdir=/nowhere": "/nowhere/checkpoints holds no checkpoints",
     "--workdir=/nowhere --config=configs/digits.py": "--config and --workdir exclude each other",
+    "--workdir=": "--workdir= names nothing; give the folder of a trained run, or leave it out",
     "--workdir=/nowhere --num_classes=5": "--num_classes and --workdir exclude each other",
     "--output=/nowhere/profile.csv": "--output=/nowhere/profile.csv cannot be written",
 }

@@ -79,6 +79,8 @@ def read_plans(path: Path) -> tuple[WidthPlan, ...]:
         raise UserError(
             f'{path} has to be JSON such as {{"0.5": {{"stem": 16, "block_1": 24}}}}: plans by width'
         ) from None
+    if not plans:
+        raise UserError(f"{path} holds no plan")
     for plan in plans:
         if odd := [layer for layer, channels in plan.features if type(channels) is not int]:
             raise UserError(f"{path}: the plan of width {plan.width:g} gives {odd[0]} no whole number of channels")
