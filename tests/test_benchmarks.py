@@ -51,8 +51,35 @@ def test_the_train_step_is_timed_and_recorded(record_of):
     assert "slimmable_per_width" in shown
 
 
+COMPARED = {
+    # Parameters with the published widths, and multiply-adds of the narrowest and the widest, millions (SNet).
+    "mobilenet_v1": ((0.25, 0.5, 0.75, 1.0), 4_264_808, (41.0, 568.8)),
+    "mobilenet_v2": ((0.35, 0.5, 0.75, 1.0), 3_556_456, (59.3, 300.8)),
+    "shufflenet": ((0.5, 1.0, 2.0), 5_487_496, (37.55, 523.5)),
+    "resnet50": ((0.25, 0.5, 0.75, 1.0), 25_636_712, (278.1, 4089.3)),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", COMPARED)
+def test_what_speed_is_compared_with_is_the_published_network(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import torch
+    import torch_networks
+    from torch.utils.flop_counter import FlopCounterMode
+
+    widths, parameters, macs = COMPARED[name]
+    network = torch_networks.Network(name, widths).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    for width, expected in zip((widths[0], widths[-1]), macs, strict=True):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            logits = network(torch.zeros(1, 3, 224, 224), width)
+        assert logits.shape == (1, 1000)
+        assert counter.get_total_flops() / 2e6 == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.slow
-def test_the_train_step_s_time_is_told_by_place(record_of):
+def test_where_a_train_steps_time_goes_is_told(record_of):
     options = ["--models", "shufflenet", "--steps", "2", "--image_size", "32", "--batch_size", "2"]
     record, shown = record_of("step_profile.py", *options)
     (model,) = record["models"]
