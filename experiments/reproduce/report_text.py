@@ -30,6 +30,7 @@ from comparisons import (
 )
 from raw_results import Result
 
+from slimjax.configuration import completed
 from slimjax.errors import UserError
 
 
@@ -236,12 +237,15 @@ def _cells_of(row: Comparison) -> list[str]:
 
 def _recipes(results: Sequence[Result]) -> str:
     """In which settings the runs differ from the slimmable network of the same family and seed."""
-    slimmable = {(r["family"], r["seed"]): dict(_leaves(r["config"])) for r in results if r["method"] == SLIMMABLE}
+    # Of an older version's results, keys that have been added since have their default.
+    settings = {result["cell"]: dict(_leaves(completed(result["config"]))) for result in results}
+    slimmable = {(r["family"], r["seed"]): settings[r["cell"]] for r in results if r["method"] == SLIMMABLE}
     differing: dict[str, set[str]] = {}
     for result in results:
         reference = slimmable.get((result["family"], result["seed"]))
         if reference and result["method"] != SLIMMABLE:
-            changed = {f"`{key}={value}`" for key, value in _leaves(result["config"]) if value != reference[key]}
+            own = settings[result["cell"]]
+            changed = {f"`{key}={value}`" for key, value in own.items() if value != reference[key]}
             differing.setdefault(result["method"], set()).update(changed)
     table = markdown_table(("method", "settings"), [[m, ", ".join(sorted(of))] for m, of in differing.items()], left=2)
     return (
