@@ -11,9 +11,9 @@ What a width slices of a layer between groups of channels:
   convolution splits the active channels into 3 equal parts. A block with stride 2 hands on its own channels followed by
   the pooled input's, and the parts cut across the two. The classifier reads the leading rows of its kernel.
 
-Kernels whose outputs form groups begin with the standard deviation of all their outputs together; where every group has a
-kernel of its own, as in the public checkpoints, that of a third of them would be larger by a factor of 1.7. Batch norms
-follow, which take no notice of the scale; how fast it is learned differs.
+Kernels whose outputs form groups begin with the standard deviation of all their outputs together. Where every group has
+a kernel of its own, as in the public checkpoints, that of a third of them would be 1.7 times as large; the batch norms
+behind them take no notice of the scale, but how fast it is learned differs.
 
 At the published widths every count is `int(c * width)`; elsewhere counts are rounded down to a multiple of 3.
 """
