@@ -55,7 +55,9 @@ def variables(detector):
             return rng.uniform(0.5, 1.5, leaf.shape)
         if path[-1] in ("mean", "bias"):
             return rng.normal(0, 0.1, leaf.shape)
-        return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape)
+        # A trained network moves its regions a little; moved far, all of them would be cut to nothing.
+        scale = 0.01 if "shifts" in path else 1.0
+        return scale * rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape)
 
     shapes = flatten_dict(abstract_variables(detector))
     return unflatten_dict({path: jnp.asarray(value(path, leaf), jnp.float32) for path, leaf in shapes.items()})

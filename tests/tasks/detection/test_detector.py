@@ -86,6 +86,7 @@ def test_a_width_is_a_detector_of_that_width_with_the_sliced_weights(
     # A uniform plan of the width alone would be that of its own widest; the stored kernels are the only difference.
     expected = detector.apply(variables, images, 0.5, sizes=sizes)
     found = narrow.apply(unflatten_dict(sliced), images, sizes=sizes)
+    assert np.asarray(expected.there).any(axis=1).all()
     np.testing.assert_array_equal(found.labels, expected.labels)
     for name in ("boxes", "scores", "masks", "keypoints"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-3, err_msg=name)
