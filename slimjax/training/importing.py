@@ -43,12 +43,14 @@ def import_torch_checkpoint(config: ConfigDict, path: Path, workdir: epath.Path)
     if steps := checkpoints.steps():
         raise UserError(f"{workdir} has checkpoints of the steps {steps} already; give a new --workdir")
     check_writable(workdir, "--workdir")
-    # Once with any number of classes: a mistake in the configuration shows before the file is read.
-    one = jax.devices()[:1]
-    training_without_data(config, one, num_classes=1)
+    # Built before the file is read, so that a mistake in the configuration shows first. How many devices will train
+    # nobody knows here.
+    checked = config.copy_and_resolve_references()
+    checked.batch_norm_group_size = 1
+    training = training_without_data(checked, jax.devices()[:1], num_classes=1)
     arrays = read_state_dict(path)
-    training = training_without_data(config, one, num_classes_in(arrays, str(path)))
-    model = training.task.model
+    model = training.task.model.clone(num_classes=num_classes_in(arrays, str(path)))
+    model.check_options()
     variables = variables_of(model, arrays, str(path))
     weights = Weights(variables["params"], variables["batch_stats"])
     state = state_of(weights, training.tx, averages=config.ema_decay > 0)
