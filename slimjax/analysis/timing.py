@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -12,11 +12,18 @@ WARM_UP_CALLS = 3
 
 Key = TypeVar("Key", bound=Hashable)
 
-Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Passes items on while it shows how many are through: the items, what they are, and their number."""
+
+class Track(Protocol):
+    """Passes items on while it shows how many are through, as `Progress.track` does."""
+
+    def __call__(
+        self, items: Iterable[Any], what: str, total: int, figures: Callable[[], str] = ..., /
+    ) -> Iterable[Any]:
+        """The items, what they are, their number, and what they have come to so far, asked now and then."""
+        ...
 
 
-def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+def untracked(items: Iterable[Any], what: str, total: int, figures: Callable[[], str] = str) -> Iterable[Any]:
     """A Track that shows nothing."""
     return items
 
@@ -40,12 +47,22 @@ def time_in_turns(calls: Mapping[Key, Callable[[], Any]], repeats: int, track: T
         for _ in range(WARM_UP_CALLS):
             jax.block_until_ready(call())
     times_ms: dict[Key, list[float]] = {key: [] for key in calls}
-    for _ in track(range(repeats), "timing", repeats):
+
+    def medians() -> str:
+        return "ms: " + "  ".join(f"{_label(key)}: {np.median(times):.3g}" for key, times in times_ms.items())
+
+    for _ in track(range(repeats), "timing", repeats, medians):
         for key, call in calls.items():
             began = time.perf_counter()
             jax.block_until_ready(call())
             times_ms[key].append((time.perf_counter() - began) * 1e3)
     return {key: _summary(times) for key, times in times_ms.items()}
+
+
+def _label(key: Hashable) -> str:
+    """Such as `0.25` of a width, and `digits 0.25` of a run's."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
 def _summary(times_ms: list[float]) -> Latency:

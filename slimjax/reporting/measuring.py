@@ -18,7 +18,7 @@ from slimjax.reporting.layers import NormLayer
 from slimjax.reporting.runs import MeasuredClassifier, Outcome, ReportedRun, TopImages
 from slimjax.tasks import colours
 from slimjax.tasks.classification.metrics import top_k_error
-from slimjax.training.progress import Progress
+from slimjax.training.progress import Progress, figures_line
 
 TOP_IMAGES = 8
 """Images of a channel at a width."""
@@ -80,7 +80,12 @@ def measure_classifier(
     strongest = {width: _Strongest(run.model.num_classes, len(layer.channels[width])) for width in widths}
     labels: list[np.ndarray] = []
     programs: Mapping[float, Any] = {}
-    for batch in progress.track(run.eval_batches(), "evaluating", run.num_eval_batches):
+
+    def errors_so_far() -> str:
+        figures = {width: {"top1_error": _outcome(of_batches).top1_error} for width, of_batches in answers.items()}
+        return figures_line(figures, "top1_error", "%")
+
+    for batch in progress.track(run.eval_batches(), "evaluating", run.num_eval_batches, errors_so_far):
         if not programs:
             with progress.announced(f"compiling the evaluation of {run.name}"):
                 programs = _programs(run, layer, batch["image"], batch["label"])
@@ -94,25 +99,24 @@ def measure_classifier(
         seen += len(labels[-1])
     if not seen:
         raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
-    outcomes = {
-        width: Outcome(*map(np.concatenate, zip(*of_width, strict=True))) for width, of_width in answers.items()
-    }
+    outcomes = {width: _outcome(of_batches) for width, of_batches in answers.items()}
     top = _top_images(layer, channel, strongest)
     return MeasuredClassifier(run, {}, labels=np.concatenate(labels), outcomes=outcomes, top=top)
+
+
+def _outcome(of_batches: Sequence[tuple[np.ndarray, ...]]) -> Outcome:
+    return Outcome(*map(np.concatenate, zip(*of_batches, strict=True)))
 
 
 def measure_latencies(runs: Sequence[ReportedRun], track: Track = untracked) -> list[dict[float, Latency]]:
     """The latency of one image at every width of every run; all of them take turns on JAX's default device."""
     calls = {}
-    for index, run in enumerate(runs):
+    for run in runs:
         check_measurable(run.model, run.image_size, 1, LATENCY_REPEATS)
         for width, call in forward_passes(run.model, run.variables, run.image_size, 1).items():
-            calls[index, width] = call
+            calls[run.name, width] = call
     latencies = time_in_turns(calls, LATENCY_REPEATS, track)
-    return [
-        {width: latency for (of_run, width), latency in latencies.items() if of_run == index}
-        for index in range(len(runs))
-    ]
+    return [{width: latency for (name, width), latency in latencies.items() if name == run.name} for run in runs]
 
 
 def collect_images(run: ReportedRun, numbers: Collection[int]) -> dict[int, np.ndarray]:

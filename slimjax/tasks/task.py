@@ -41,6 +41,7 @@ class Task(Protocol):
       num_eval_batches: of one evaluation, on every host.
       image_size: pixels of the square images that the network sees, or of a square as large as they are.
       best_figure: name of the evaluation's figure by which the best checkpoint is kept; see `larger_is_better`.
+      has_running_figures: whether `figures` of a part of the batches are quick to have and mean something.
       shares_stem: whether the widths of a step may share what the first convolution makes of the images.
     """
 
@@ -49,6 +50,7 @@ class Task(Protocol):
     num_eval_batches: int
     image_size: int
     best_figure: str
+    has_running_figures: bool
     shares_stem: bool
 
     @property

@@ -1,6 +1,7 @@
 """Evaluation and calibration of every width, through the task's own data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Batch, Figures, Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.prefetch import device_batches
-from slimjax.training.progress import Progress
+from slimjax.training.progress import Progress, figures_line
 
 
 class Evaluator:
@@ -59,7 +60,8 @@ class Evaluator:
         totals: dict[float, Any] = {}
         before: list[Any] = []
         batches = device_batches(self._mesh, self._task.eval_batches())
-        for batch in self._progress.track(batches, "evaluating", self._task.num_eval_batches):
+        count, so_far = self._task.num_eval_batches, partial(self._figures_so_far, totals)
+        for batch in self._progress.track(batches, "evaluating", count, so_far):
             if is_interrupted():
                 return {}
             shape = batch["image"].shape
@@ -75,6 +77,14 @@ class Evaluator:
         if not totals:
             raise UserError("the evaluation split has no examples; set dataset.eval_split to one that has")
         return totals
+
+    def _figures_so_far(self, totals: Mapping[float, Any]) -> str:
+        """The best figure of every width, where the task tells it of a part of the batches."""
+        if not self._task.has_running_figures:
+            return ""
+        # On the host, since only the process that shows them asks for them.
+        figures = {width: self._task.figures(jax.device_get(metrics)) for width, metrics in totals.items()}
+        return figures_line(figures, self._task.best_figure, "%")
 
     def _compiled(self, params: Tree, batch_stats: Tree, batch: Tree) -> dict[float, jax.stages.Compiled]:
         def compiled(width: float) -> jax.stages.Compiled:

@@ -68,7 +68,7 @@ class TrainingLog:
             "train/images_per_second": self.run.config.batch_size * len(self.pending) / seconds,
         }
         self.writer.write_scalars(done, scalars)
-        self.bar.report(f"loss {figures_line(figures, 'loss')} | {scalars['train/images_per_second']:.0f} images/s")
+        self.bar.report(f"{figures_line(figures, 'loss')} | {scalars['train/images_per_second']:.0f} images/s")
         self.pending.clear()
         self.clock = time.monotonic()
 

@@ -163,7 +163,7 @@ class _Loop:
         if not figures:
             return figures
         self.log.write_evaluation(done, figures)
-        self.progress.say(f"step {done}: {best} % {figures_line(figures, best)}")
+        self.progress.say(f"step {done}: {figures_line(figures, best, '%')}")
         return figures
 
 

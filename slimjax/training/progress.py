@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -66,34 +66,55 @@ class Progress:
         yield
         self.say(f"{what}: {time.monotonic() - began:.1f} s")
 
-    def track(self, items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-        """The items, counted by a bar that goes when they are through; without a terminal nothing is shown."""
-        task = self._live.add_task(what, total=total, figures="")
+    def track(self, items: Iterable[Item], what: str, total: int, figures: Callable[[], str] = str) -> Iterator[Item]:
+        """The items, counted by a bar that goes when they are through.
+
+        Without a terminal, what takes longer than `QUIET_SECONDS` says so in a line now and then.
+
+        Args:
+          items: passed on one by one.
+          what: they are, such as `evaluating`.
+          total: number of items.
+          figures: asked, now and then, for what the items have come to so far.
+        """
+        bar = StepProgress(self, self._live, what, total, told=time.monotonic())
         try:
-            for item in items:
+            for done, item in enumerate(items, 1):
                 yield item
-                self._live.advance(task)
+                bar.advance(done)
+                if done < total and bar.is_due():
+                    bar.report(figures())
         finally:
-            self._live.remove_task(task)
+            bar.remove()
 
     def steps(self, what: str, total: int, start: int) -> "StepProgress":
         """A bar of steps with their current figures, beginning at `start` of `total`."""
-        task = self._live.add_task(what, total=total, completed=start, figures="")
-        return StepProgress(self, self._live, task, start)
+        return StepProgress(self, self._live, what, total, start)
 
 
 QUIET_SECONDS = 30
 """Between two lines about steps where there is no terminal: a log that nobody watches is kept short."""
+FIGURES_SECONDS = 1
+"""Between two looks at the figures of what is tracked on a terminal: the device has to stop for them."""
 
 
 class StepProgress:
     """The bar of a loop over steps."""
 
-    def __init__(self, progress: Progress, live: RichProgress, task: TaskID, start: int) -> None:
-        """Made by `Progress.steps`."""
-        self._progress, self._live, self._task = progress, live, task
+    def __init__(
+        self,
+        progress: Progress,
+        live: RichProgress,
+        what: str,
+        total: int,
+        start: int = 0,
+        told: float = float("-inf"),
+    ) -> None:
+        """Made by `Progress`; `told` is when the last line came, by `time.monotonic`."""
+        self._progress, self._live, self._what, self._total = progress, live, what, total
+        self._task = live.add_task(what, total=total, completed=start, figures="")
         self._began, self._start, self._step = time.monotonic(), start, start
-        self._told = float("-inf")
+        self._told = told
 
     def restart_clock(self) -> None:
         """Leaves what has happened so far, such as compiling, out of the time left."""
@@ -105,19 +126,27 @@ class StepProgress:
         self._step = step
         self._live.update(self._task, completed=step)
 
+    def is_due(self) -> bool:
+        """Whether the last report is so long ago that another would be shown."""
+        console = self._live.console
+        between = FIGURES_SECONDS if console.is_terminal else QUIET_SECONDS
+        return not console.quiet and time.monotonic() - self._told >= between
+
     def report(self, figures: str) -> None:
         """Shows current figures: below the bar on a terminal, now and then as a line elsewhere."""
         self._live.update(self._task, figures=figures)
-        if self._live.console.is_terminal:
+        if self._step < self._total and not self.is_due():
             return
-        task, now = self._live.tasks[self._live.task_ids.index(self._task)], time.monotonic()
-        total = int(task.total or 0)
-        if now - self._told < QUIET_SECONDS and self._step < total:
-            return
-        self._told, elapsed = now, now - self._began
-        left = elapsed / max(1, self._step - self._start) * (total - self._step)
-        times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
-        self._progress.say(f"{task.description} {self._step}/{total}, {times}: {figures}")
+        self._told = time.monotonic()
+        if not self._live.console.is_terminal:
+            elapsed = self._told - self._began
+            left = elapsed / max(1, self._step - self._start) * (self._total - self._step)
+            times = f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+            self._progress.say(f"{self._what} {self._step}/{self._total}, {times}{figures and f': {figures}'}")
+
+    def remove(self) -> None:
+        """Takes the bar away."""
+        self._live.remove_task(self._task)
 
 
 def _clock(seconds: float) -> str:
@@ -125,6 +154,7 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def figures_line(figures: Mapping[float, Figures], name: str) -> str:
-    """One figure of every width, such as `0.25: 3.1  0.5: 2.2`."""
-    return "  ".join(f"{width:g}: {row[name]:.2f}" for width, row in figures.items())
+def figures_line(figures: Mapping[float, Figures], name: str, unit: str = "") -> str:
+    """One figure of every width, such as `top1_error % 0.25: 3.10  0.5: 2.20`."""
+    of_widths = (f"{width:g}: {row[name]:.2f}" for width, row in figures.items())
+    return f"{name} {unit and f'{unit} '}{'  '.join(of_widths)}"

@@ -1,5 +1,7 @@
 """What is timed, in what order, and how often it is compiled; never how long it takes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,7 @@ def test_layers_of_any_plan_and_batch_are_timed(compilations):
     model = create_model("mobilenet_v1_tiny", (0.25,), 5, plans=(odd,))
     shown = []
 
-    def track(items, what, total):
+    def track(items, what, total, figures=None):
         shown.append((what, total))
         return items
 
@@ -131,6 +133,20 @@ def test_calls_take_turns_after_warming_up():
     warm_up = ["a"] * WARM_UP_CALLS + ["b"] * WARM_UP_CALLS
     assert called == warm_up + ["a", "b"] * 3
     assert all(isinstance(latency, Latency) for latency in latencies.values())
+
+
+def test_medians_are_told_while_calls_are_timed():
+    told = []
+
+    def track(items, what, total, figures):
+        for item in items:
+            yield item
+            told.append(figures())
+
+    latencies = time_in_turns({("run", 0.25): lambda: None, 1.0: lambda: None}, 3, track)
+    assert len(told) == 3
+    medians = re.fullmatch(r"ms: run 0.25: (\S+)  1: (\S+)", told[-1]).groups()
+    assert list(map(float, medians)) == pytest.approx([of.median_ms for of in latencies.values()], rel=5e-3)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from programs import lines_of
 from slimjax.configs import digits
 
+from slimjax.training import progress
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.progress import Progress
 from slimjax.training.run import Run, create_run, trained_weights
@@ -100,6 +101,21 @@ def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switcha
         counts[devices] = sum(int(batch["mask"].sum()) for batch in run.task.eval_batches())
     run.config.batch_size = 64
     assert set(counts.values()) == {355}
+
+
+def test_evaluation_shows_the_errors_of_what_it_has_seen(switchable, capsys, monkeypatch):
+    """All images but the last batch's, which are left: counted here from the program's answers."""
+    run, state = switchable.run, switchable.state
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0)
+    Evaluator(run.task, run.mesh, Progress())(state.params, state.batch_stats)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evaluating")]
+    assert [line.split(",")[0] for line in lines] == [f"evaluating {done}/6" for done in range(1, 6)]
+    seen = list(run.task.eval_batches())[:5]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    for width in run.task.model.widths:
+        logits = [run.task.model.apply(variables, batch["image"], width=width) for batch in seen]
+        wrong = [np.argmax(of_batch, -1) != batch["label"] for of_batch, batch in zip(logits, seen, strict=True)]
+        assert f"{width:g}: {100 * np.mean(wrong):.2f}" in lines[-1].partition(": top1_error % ")[2]
 
 
 def test_calibration_repairs_destroyed_statistics(switchable):

@@ -42,9 +42,24 @@ def test_what_runs_before_the_clock_is_no_part_of_what_is_left(clock, capsys):
     assert capsys.readouterr().err.startswith("training 1/10, 0:00:01 elapsed, 0:00:09 left")
 
 
+def test_what_is_counted_tells_how_far_it_is_when_it_takes_long(clock, capsys):
+    done = []
+    with Progress() as shown:
+        for item in shown.track(range(10), "counting", 10, lambda: f"so far {sum(done)}"):
+            clock[0] += 12
+            done.append(item)
+        assert list(shown.track(range(3), "counting", 3)) == [0, 1, 2]
+    # 12 s an item: after each third, but nothing of what is through, nor of what took no time.
+    assert capsys.readouterr().err.splitlines() == [
+        "counting 3/10, 0:00:36 elapsed, 0:01:24 left: so far 3",
+        "counting 6/10, 0:01:12 elapsed, 0:00:48 left: so far 15",
+        "counting 9/10, 0:01:48 elapsed, 0:00:12 left: so far 36",
+    ]
+
+
 def test_quiet_shows_nothing_and_passes_everything_on(capsys):
     with Progress(enabled=False) as shown, shown.announced("something"):
-        assert list(shown.track(range(3), "counting", 3)) == [0, 1, 2]
+        assert list(shown.track(range(3), "counting", 3, lambda: pytest.fail("nobody sees it"))) == [0, 1, 2]
         steps = shown.steps("training", 2, start=0)
         steps.advance(2)
         steps.report("loss 1")

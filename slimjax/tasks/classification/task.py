@@ -22,6 +22,7 @@ class ClassificationTask:
     """A slimmable network, a data set and cross-entropy; see slimjax.tasks.task.Task."""
 
     best_figure = "top1_error"
+    has_running_figures = True
     shares_stem = True
 
     def __init__(self, config: ConfigDict, model: SlimmableNetwork, info: DatasetInfo) -> None:

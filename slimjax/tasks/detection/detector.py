@@ -179,7 +179,7 @@ class Detector(SlimmableNetwork):
 
     def _anchors(self, levels: dict[int, jax.Array]) -> list[jax.Array]:
         scale = self.settings.anchor_scale
-        return [jnp.asarray(anchors_of_level(x.shape[1], x.shape[2], 2**level, scale)) for level, x in levels.items()]
+        return [anchors_of_level(x.shape[1], x.shape[2], 2**level, scale) for level, x in levels.items()]
 
     def _proposal_losses(
         self,

@@ -32,6 +32,8 @@ class DetectionTask:
     """
 
     best_figure = "box_ap"
+    # COCO's tools take minutes over a large split, and are not for a part of one.
+    has_running_figures = False
     # The stem is frozen as a rule, and then there is no gradient of it to be shared.
     shares_stem = False
 
