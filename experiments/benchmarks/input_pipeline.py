@@ -100,7 +100,7 @@ def contestants(folder: Path) -> dict[str, Iterator[Any]]:
             # One number of the image stands for it: nothing is copied into a batch.
             return tf.io.decode_and_crop_jpeg(encoded, window_of(counter, height, width), channels=3)[0, 0, 0]
 
-        images = references.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = references.map(decode, num_parallel_calls=stream.num_threads(), deterministic=True)
         return stream.iterate(lambda number, marked: images.batch(BATCH_SIZE), Damage(config))
 
     def center(_: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:

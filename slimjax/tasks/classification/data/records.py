@@ -48,7 +48,7 @@ class TfRecordSource:
             _records_of_file,
             cycle_length=_FILES_AT_ONCE,
             block_length=_RECORDS_AT_ONCE,
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=_FILES_AT_ONCE,
             deterministic=True,
         )
 

@@ -114,7 +114,7 @@ def eval_stream(
 
 def _map(references: tf.data.Dataset, example: ExampleFn, marked: bool) -> tf.data.Dataset:
     function = functools.partial(_marked, example) if marked else example
-    return references.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return references.map(function, num_parallel_calls=num_threads(), deterministic=True)
 
 
 def _marked(example: ExampleFn, counter: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
@@ -165,8 +165,16 @@ def _run(batches: tf.data.Dataset) -> Iterator[dict[str, Any]]:
     options.threading.max_intra_op_parallelism = 1
     # The operations of small images wait for each other more than they compute: on two busy cores eight threads gave
     # 1.2 to 2.8 times the images per second of the shared pool's two (digits at 16 pixels, each augmentation).
-    options.threading.private_threadpool_size = max(_MIN_THREADS, os.cpu_count() or 1)
+    options.threading.private_threadpool_size = num_threads()
+    # Nothing is left to tune, and TensorFlow's tuner can miss that its graph is over: closing a graph, as every
+    # evaluation does at its end, then waits until the tuner looks again, which it does once a minute.
+    options.autotune.enabled = False
     return batches.prefetch(_PREFETCHED_BATCHES).with_options(options).as_numpy_iterator()
+
+
+def num_threads() -> int:
+    """Images that are prepared at the same time."""
+    return max(_MIN_THREADS, os.cpu_count() or 1)
 
 
 def _train_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, *, seed: tf.Tensor) -> tf.Tensor:
