@@ -40,7 +40,7 @@ PARTS = (
 
 RECORDED = ("num_classes", "batch_size", "repeats")
 
-STEP_PARTS = ("step proposals", "step box roi_align", "step mask roi_align")
+STEP_PARTS = ("step proposals", "step box roi_align", "step mask roi_align", "step keypoint roi_align")
 """Of a step, the gradients of pooling included."""
 
 
@@ -107,6 +107,8 @@ def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str,
     pooled = {"step box roi_align": (BOX_SIZE, settings.box_samples)}
     if settings.masks:
         pooled["step mask roi_align"] = (MASK_SIZE, settings.box_positives)
+    if settings.num_keypoints:
+        pooled["step keypoint roi_align"] = (KEYPOINT_SIZE, settings.box_positives)
     for name, (size, kept) in pooled.items():
         parts.add_function(name, pooling_gradient(parts, pool(size), sampled[:, :kept]), levels)
     parts.add_function("step", gradients_of(model, width), variables, images)

@@ -68,6 +68,8 @@ def evaluate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = 
     step, weights = trained_weights(run, which)
     with _progress(quiet) as progress, progress.announced(f"evaluating step {step} of {workdir}"):
         evaluate, results = Evaluator(run.task, run.mesh, progress), _results_folder(workdir, step)
+        if results is None and _leads() and config.task == "detection":
+            progress.say(f"{workdir} cannot be written to: there will be figures, but no files of what was found")
         figures = evaluate(weights.params, weights.batch_stats, results=results)
     notes = (f"results, as the data set's evaluation takes them: {results}",) if results and results.exists() else ()
     _show_figures(show, run, step, figures, run.checkpoints.directory, notes)

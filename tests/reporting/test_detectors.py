@@ -76,6 +76,17 @@ def test_the_papers_table_of_coco_has_every_part(detector):
     assert rows["1"][1:7] == ("-", "34.00", "-", "-", "26.00", "-")
 
 
+def test_a_detector_is_set_against_those_with_its_heads_alone(detector):
+    alone = detector({0.5: {"box_ap": 33.0}}, name="alone")
+    other = detector({0.5: {"box_ap": 55.0}}, name="people")
+    other.run.config.detection.num_keypoints = 17
+    faster = {width: {"box_ap": figures["box_ap"]} for width, figures in FIGURES.items()}
+    section = comparison_section([detector(faster), alone, other])
+    rows = {row[0]: row for row in table_of(section).rows}
+    assert rows["0.5"][1:4] == ("33.00", "35.00", "+2.00")
+    assert not any("people" in part.text for part in section.parts if isinstance(part, Text))
+
+
 def test_curves_are_of_the_loss_and_of_precisions(detector):
     measured = detector(FIGURES)
     curves = {"train/loss": {0.25: [(10, 3.0), (20, 1.5)]}, "eval/box_ap": {0.25: [(20, 30.0)]}}

@@ -48,8 +48,14 @@ def _introduction(slimmable: Sequence[Measured], individual: Sequence[Measured])
 
 
 def _is_comparable(slimmable: Measured, individual: Measured) -> bool:
-    same_model = slimmable.run.config.model.name == individual.run.config.model.name
-    return same_model and individual.widths[0] in slimmable.widths
+    return _kind(slimmable) == _kind(individual) and individual.widths[0] in slimmable.widths
+
+
+def _kind(measured: Measured) -> tuple[Any, ...]:
+    """What is the same in networks of which one may stand beside the other: a Mask R-CNN is no Faster R-CNN."""
+    config = measured.run.config
+    heads = (config.detection.masks, config.detection.num_keypoints) if config.task == "detection" else ()
+    return config.task, config.model.name, *heads
 
 
 def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:

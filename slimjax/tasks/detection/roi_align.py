@@ -63,7 +63,7 @@ def _from_all_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[j
             scaled = box / 2.0**level - 0.5
             of_rows = _weights(scaled[1], scaled[3], cells.shape[0], size) * (own == level)
             of_columns = _weights(scaled[0], scaled[2], cells.shape[1], size)
-            found += jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
+            found += _interpolated(of_rows, cells, of_columns)
         return found
 
     return pooled
@@ -85,9 +85,16 @@ def _from_own_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[j
         rows, of_rows = _taps(scaled[1], scaled[3], height, size)
         columns, of_columns = _taps(scaled[0], scaled[2], width, size)
         cells = table[start + rows[:, None] * width + columns[None, :]]
-        return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns)
+        return _interpolated(of_rows, cells, of_columns)
 
     return pooled
+
+
+def _interpolated(of_rows: jax.Array, cells: jax.Array, of_columns: jax.Array) -> jax.Array:
+    """Of weights [bins, height] and [bins, width] and cells [height, width, channels]: [bins, bins, channels]."""
+    # Accelerators would round the factors of products in float32, and the weights of a bin not sum to 1.
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns, precision=exact)
 
 
 def _weights(low: jax.Array, high: jax.Array, cells: int, size: int) -> jax.Array:
