@@ -44,14 +44,18 @@ def trained(train):
 
 
 @pytest.mark.slow
-def test_all_heads_learn_at_every_width(trained):
+def test_all_heads_learn_at_every_width(trained, run_program, tmp_path):
+    """Against the same network after one step without a rate, that is, untrained."""
     workdir, out = trained
     assert "keypoint ap50" in out
-    figures = figures_of(workdir)
+    arguments = [f"--workdir={tmp_path}", *SMALL, *STEPS_OF_ONE, "--config.learning_rate=0.0"]
+    code, _, err = run_program("--config=shapes_faster_rcnn", *arguments, seconds=900)
+    assert code == 0, err
+    untrained, figures = figures_of(tmp_path), figures_of(workdir)
     for width in ("0.25", "1"):
-        assert figures[f"eval/box_ap50/width_{width}"] > 25, figures
-        assert figures[f"eval/mask_ap50/width_{width}"] > 25, figures
-        assert figures[f"eval/keypoint_ap50/width_{width}"] > 10, figures
+        for part, gain in (("box", 25), ("mask", 25), ("keypoint", 10)):
+            name = f"eval/{part}_ap50/width_{width}"
+            assert figures[name] > untrained[name] + gain, (name, figures, untrained)
 
 
 @pytest.mark.slow

@@ -78,20 +78,39 @@ def test_the_stem_the_first_stage_and_the_batch_norms_are_frozen(task):
     assert 0 < sum(frozen.values()) < len(frozen)
 
 
-def test_a_step_is_the_same_on_two_devices_and_leaves_alone_what_is_frozen(config, task, create_small_detector):
-    """Of the recipe's optimiser, on boxes alone, which compile soonest."""
-    model = create_small_detector(masks=False, num_keypoints=0)
-    task = DetectionTask(config, model, INFO, task.data)
-    tx = create_optimizer(published.coco("slimmable").optimizer, lambda step: 0.01, decay_mask(model))
-    batch = next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
-    first = jax.jit(lambda: initial_state(model, tx, seed=1, image_size=64, averages=False))()
+@pytest.fixture
+def boxes_alone(config, task, create_small_detector):
+    """A task of two widths and the recipe's optimiser of it, at one rate; without other heads it compiles soon."""
+    task = DetectionTask(config, create_small_detector(masks=False, num_keypoints=0), INFO, task.data)
+    return task, create_optimizer(published.coco("slimmable").optimizer, lambda step: 0.01, decay_mask(task.model))
+
+
+def first_state(task, tx):
+    return jax.jit(lambda: initial_state(task.model, tx, seed=1, image_size=64, averages=False))()
+
+
+def wide_batch(task):
+    return next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
+
+
+def train(task, tx, state, batch, num_devices, steps):
+    """The state after some steps of all widths on one batch, and the metrics of each."""
+    mesh = data_mesh(jax.devices()[:num_devices])
+    state = jax.device_put(jax.device_get(state), NamedSharding(mesh, REPLICATED))
+    batch = jax.device_put(batch, NamedSharding(mesh, SPLIT))
+    step, turn, metrics = TrainStep(task, tx, mesh, fused=True), Turn(task.model.widths[::-1]), []
+    for _ in range(steps):
+        state, of_step = step(state, batch, turn)
+        metrics.append(of_step)
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+def test_a_step_is_the_same_on_two_devices_and_leaves_alone_what_is_frozen(boxes_alone):
+    task, tx = boxes_alone
+    first, batch = first_state(task, tx), wide_batch(task)
     states, metrics = {}, {}
     for count in (1, 2):
-        mesh = data_mesh(jax.devices()[:count])
-        state = jax.device_put(jax.device_get(first), NamedSharding(mesh, REPLICATED))
-        step = TrainStep(task, tx, mesh, fused=True)
-        whole = jax.device_put(batch, NamedSharding(mesh, SPLIT))
-        states[count], metrics[count] = jax.device_get(step(state, whole, Turn(model.widths[::-1])))
+        states[count], (metrics[count],) = train(task, tx, first, batch, count, steps=1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states[1], states[2])
     before, after = first.params, states[1].params
     for still, old, new in zip(*map(jax.tree.leaves, (task.frozen_parameters(), before, after)), strict=True):
@@ -102,7 +121,15 @@ def test_a_step_is_the_same_on_two_devices_and_leaves_alone_what_is_frozen(confi
         parts = {"rpn_class", "rpn_box", "box_class", "box"}
         assert losses.keys() == {"loss", *parts}
         assert float(losses["loss"]) == pytest.approx(sum(float(losses[part]) for part in parts), rel=1e-5)
-    assert metrics[1].widths.keys() == set(model.widths)
+    assert metrics[1].widths.keys() == set(task.model.widths)
+
+
+def test_every_width_learns_a_batch_by_heart(boxes_alone):
+    task, tx = boxes_alone
+    _, metrics = train(task, tx, first_state(task, tx), wide_batch(task), num_devices=1, steps=30)
+    for width in task.model.widths:
+        losses = [float(of_step.widths[width].compute()["loss"]) for of_step in metrics]
+        assert np.mean(losses[-3:]) < 0.65 * losses[0], (width, losses)
 
 
 @pytest.mark.slow
