@@ -82,7 +82,10 @@ class Progress:
             for done, item in enumerate(items, 1):
                 yield item
                 bar.advance(done)
-                if done < total and bar.is_due():
+                if done == 1:
+                    # As with steps: what the first one has to wait for, such as compiling, tells nothing of the rest.
+                    bar.restart_clock()
+                elif done < total and bar.is_due():
                     bar.report(figures())
         finally:
             bar.remove()

@@ -49,11 +49,11 @@ def test_what_is_counted_tells_how_far_it_is_when_it_takes_long(clock, capsys):
             clock[0] += 12
             done.append(item)
         assert list(shown.track(range(3), "counting", 3)) == [0, 1, 2]
-    # 12 s an item: after each third, but nothing of what is through, nor of what took no time.
+    # 12 s an item: after each third, by the clock from the first on; nothing of what is through, or took no time.
     assert capsys.readouterr().err.splitlines() == [
-        "counting 3/10, 0:00:36 elapsed, 0:01:24 left: so far 3",
-        "counting 6/10, 0:01:12 elapsed, 0:00:48 left: so far 15",
-        "counting 9/10, 0:01:48 elapsed, 0:00:12 left: so far 36",
+        "counting 3/10, 0:00:24 elapsed, 0:01:24 left: so far 3",
+        "counting 6/10, 0:01:00 elapsed, 0:00:48 left: so far 15",
+        "counting 9/10, 0:01:36 elapsed, 0:00:12 left: so far 36",
     ]
 
 
