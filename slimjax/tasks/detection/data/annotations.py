@@ -161,18 +161,6 @@ def cut_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, n
     return cut, np.all(cut[:, 2:] - cut[:, :2] >= _LEAST_SIDE, axis=-1)
 
 
-def mirrored_keypoints(names: tuple[str, ...]) -> list[int]:
-    """For each keypoint, by index, the one that it becomes in a mirror: `left_eye` and `right_eye` change places."""
-
-    def mirrored(name: str) -> str:
-        for side, other in (("left", "right"), ("right", "left")):
-            if side in name:
-                return name.replace(side, other)
-        return name
-
-    return [names.index(mirrored(name)) if mirrored(name) in names else index for index, name in enumerate(names)]
-
-
 def _checked_image(image: Mapping[str, Any]) -> tuple[str, int, int]:
     height, width = int(image["height"]), int(image["width"])
     if height < 1 or width < 1:

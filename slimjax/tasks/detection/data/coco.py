@@ -19,6 +19,7 @@ from PIL import Image
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, cut_boxes, read_annotations
 from slimjax.tasks.detection.data.examples import IMAGE_ERRORS
+from slimjax.tasks.detection.data.mirroring import told_pairs
 from slimjax.tasks.detection.data.shapes import write_shapes
 from slimjax.tensorflow_import import tfds
 
@@ -97,7 +98,10 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
         splits = {split: read_annotations(path) for split, path in _annotation_files(folder, kind).items()}
         if not splits:
             raise UserError(f"{folder} has no annotations/{kind}_SPLIT.json, nor an annotations_*.zip that has one")
-        return self._generators(folder, splits)
+        generators = self._generators(folder, splits)
+        if names := next(iter(splits.values())).keypoint_names:
+            print(told_pairs(names), file=sys.stderr)
+        return generators
 
     def _generators(self, folder: Path, splits: dict[str, Annotations]) -> dict[str, Iterator[tuple[int, Any]]]:
         images = {split: _images_of(folder, split, annotations) for split, annotations in splits.items()}

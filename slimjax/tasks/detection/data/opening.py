@@ -1,5 +1,6 @@
 """From a configuration to a data set that is ready to be read, prepared if that needs nobody's help."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,8 +12,8 @@ from ml_collections import ConfigDict
 from slimjax.errors import UserError
 from slimjax.tasks.builders import check_detection, open_builder
 from slimjax.tasks.dataset_info import DatasetInfo
-from slimjax.tasks.detection.data.annotations import mirrored_keypoints
 from slimjax.tasks.detection.data.examples import Example, ExampleSettings
+from slimjax.tasks.detection.data.mirroring import mirrored_keypoints, told_pairs
 from slimjax.tasks.detection.data.pipeline import eval_batches, num_eval_batches, train_batches, train_order
 from slimjax.tasks.detection.data.source import Split
 from slimjax.tasks.detection.evaluation import Categories, GroundTruth, all_results, write_results
@@ -57,7 +58,15 @@ class DetectionData:
         )
 
     def train_batches(self, start_step: int, process_index: int, process_count: int) -> Iterator[Example]:
-        """Endless batches of a host from a step on."""
+        """Endless batches of a host from a step on.
+
+        Where keypoints are learned from mirrored images without changing places, as those of objects without sides may
+        and all others must not, the first host says so on stderr.
+        """
+        settings, names = self._settings, self._categories.keypoints
+        flips_keypoints = settings.flip and settings.num_keypoints > 0
+        if process_index == 0 and flips_keypoints and settings.mirrored_keypoints == tuple(range(len(names))):
+            print(f"dataset.flip=True, and {told_pairs(names)}", file=sys.stderr)
         process = process_index, process_count
         return train_batches(
             self._train, self._order, self._settings, seed=self._config.seed, start_step=start_step, process=process

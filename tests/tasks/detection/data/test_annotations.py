@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_masks
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.annotations import compressed_mask, cut_boxes, mirrored_keypoints, read_annotations
+from slimjax.tasks.detection.data.annotations import compressed_mask, cut_boxes, read_annotations
 
 IMAGES = [
     {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80},
@@ -180,8 +180,3 @@ def test_masks_of_polygons_and_run_lengths_are_those_of_pycocotools(rng):
     assert decoded[10, 25]
     assert decoded[3, 7]
     assert not decoded[3, 15]
-
-
-def test_left_and_right_change_places_in_a_mirror():
-    names = ("nose", "left_eye", "right_eye", "left_only")
-    assert mirrored_keypoints(names) == [0, 2, 1, 3]

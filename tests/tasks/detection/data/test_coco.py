@@ -153,6 +153,32 @@ def test_two_hosts_share_what_one_has(data):
         np.testing.assert_array_equal(np.concatenate([first[name], second[name]]), values, err_msg=name)
 
 
+@pytest.mark.parametrize(("flip", "num_keypoints", "lines"), [(True, 4, 1), (False, 4, 0), (True, 0, 0)])
+def test_keypoints_that_stay_themselves_in_mirrors_are_told(official, tmp_path, capsys, flip, num_keypoints, lines):
+    """Once when the data set is written, and once when a training with mirrored images begins."""
+    folder = shutil.copytree(official, tmp_path / "files")
+    for path in (folder / "annotations").iterdir():
+        path.write_text(path.read_text().replace('"left"', '"west"'))
+    prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+    told = "none of the 4 keypoints changes places in a mirror"
+    assert capsys.readouterr().err.count(told) == 1
+    config = config_of(tmp_path / "data")
+    config.dataset.flip, config.detection.num_keypoints = flip, num_keypoints
+    data = open_data(config, example_settings(config))
+    assert told not in capsys.readouterr().err
+    data.train_batches(0, 0, 2)
+    data.train_batches(0, 1, 2)
+    assert capsys.readouterr().err.count(f"dataset.flip=True, and {told}") == lines
+
+
+def test_keypoints_that_change_places_are_named_once(official, tmp_path, capsys):
+    prepare("coco/instances", str(tmp_path), str(official), "array_record")
+    assert "keypoints that change places in a mirror: right and left\n" in capsys.readouterr().err
+    config = config_of(tmp_path)
+    open_data(config, example_settings(config)).train_batches(0, 0, 1)
+    assert "mirror" not in capsys.readouterr().err
+
+
 def found_everything(data):
     """Batches in which each object is found, and no crowd."""
     for batch in data.eval_batches(0, 1):
