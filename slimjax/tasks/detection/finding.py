@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from slimjax.errors import UserError
-from slimjax.tasks.detection.data.examples import IMAGE_ERRORS, ExampleSettings, laid_out
+from slimjax.tasks.detection.data.decoding import IMAGE_ERRORS, decoded
+from slimjax.tasks.detection.data.examples import ExampleSettings, laid_out
 from slimjax.tasks.detection.detector import Detector
 from slimjax.tasks.detection.evaluation import Stored, in_stored_pixels
 
@@ -60,7 +61,7 @@ def found_in(
     )
     for file in files:
         try:
-            picture = _upright(file)
+            picture = decoded(file)
         except IMAGE_ERRORS:
             yield file, None
             continue
@@ -73,9 +74,3 @@ def found_in(
             own = {name: values[0] for name, values in arrays.items() if values is not None}
             found[width] = in_stored_pixels(own, example["size"], stored)
         yield file, (picture, found)
-
-
-def _upright(file: Path) -> Image.Image:
-    """An image as it is meant to be looked at: cameras that were turned say so beside the pixels."""
-    with Image.open(file) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")

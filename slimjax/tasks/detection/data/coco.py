@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.annotations import AnnotatedImage, Annotations, cut_boxes, read_annotations
-from slimjax.tasks.detection.data.examples import IMAGE_ERRORS
+from slimjax.tasks.detection.data.decoding import IMAGE_ERRORS, decoded, size_of
 from slimjax.tasks.detection.data.mirroring import told_pairs
 from slimjax.tasks.detection.data.shapes import write_shapes
 from slimjax.tensorflow_import import tfds
@@ -179,9 +178,7 @@ class Shapes(Coco, skip_registration=True):  # type: ignore[call-arg]
 def _check_picture(file: io.BytesIO, image: AnnotatedImage) -> None:
     """UserError unless the image can be decoded and is as large as its annotations say: better told now than later."""
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            size = picture.height, picture.width
+        size = size_of(decoded(file, (image.height, image.width)))
     except IMAGE_ERRORS:
         raise UserError(f"{image.file_name} is no image that can be read; replace it") from None
     if size != (image.height, image.width):

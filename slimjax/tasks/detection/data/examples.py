@@ -11,11 +11,9 @@ from PIL import Image
 from slimjax.errors import UserError
 from slimjax.tasks import colours
 from slimjax.tasks.detection.data.annotations import cut_boxes, decoded_mask
+from slimjax.tasks.detection.data.decoding import IMAGE_ERRORS, decoded
 
 _MEAN, _STDDEV = (np.array(values, np.float32) for values in (colours.MEAN, colours.STDDEV))
-
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises about files that are no images, damaged, or larger than any image should be."""
 
 Example = dict[str, Any]
 """Arrays and scalars of NumPy, by name."""
@@ -80,8 +78,7 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
       UserError: if the image cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(record["image"])) as stored:
-            picture = stored.convert("RGB")
+        picture = decoded(io.BytesIO(record["image"]), tuple(record["image/size"].tolist()))
     except IMAGE_ERRORS:
         raise UserError(
             f"image {record['image/id']} of the data set cannot be decoded; mend it and prepare anew"

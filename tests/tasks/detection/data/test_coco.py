@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from slimjax.configs import shapes_keypoint_rcnn
@@ -242,6 +243,39 @@ def test_an_object_without_a_mask_is_its_box(official, tmp_path):
     data = open_data(config, example_settings(config))
     batches = [{**batch, "masks": np.ones_like(batch["masks"], float)} for batch in found_everything(data)]
     assert data.figures(batches)["mask_ap50"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("annotated", ["upright", "as stored", "neither"])
+def test_images_of_turned_cameras_are_as_large_as_annotated(official, tmp_path, annotated):
+    """Nobody's tool would say which it goes by: what fits does."""
+    folder = shutil.copytree(official, tmp_path / "files")
+    path = folder / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    image = content["images"][0]
+    with Image.open(folder / "val2017" / image["file_name"]) as picture:
+        lying, exif = picture.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6
+    lying.save(folder / "val2017" / image["file_name"], exif=exif)
+    height, width = image["height"], image["width"]
+    assert height != width
+    sizes = {"upright": (height, width), "as stored": (width, height), "neither": (height, width + 1)}
+    image["height"], image["width"] = sizes[annotated]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != image["id"]]
+    path.write_text(json.dumps(content))
+    if annotated == "neither":
+        with pytest.raises(
+            UserError, match=f"has {height} x {width} pixels, its annotations say {height} x {width + 1}"
+        ):
+            prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+        return
+    prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+    config = config_of(tmp_path / "data")
+    data = open_data(config, example_settings(config))
+    images = sorted(read_annotations(path).images, key=lambda image: GROUPS.index(group_of(image)))
+    place = [image.id for image in images].index(image["id"])
+    batch = next(batch for batch in data.eval_batches(0, 1) if place in batch["index"][batch["mask"] > 0])
+    seen = batch["size"][batch["index"].tolist().index(place)]
+    assert bool(seen[0] > seen[1]) == (image["height"] > image["width"])
 
 
 @pytest.mark.parametrize("damaged", ["val2017.zip", "annotations_trainval2017.zip"])

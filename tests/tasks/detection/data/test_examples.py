@@ -28,6 +28,7 @@ def record():
     return {
         "image": file.getvalue(),
         "image/id": 5,
+        "image/size": np.array([HEIGHT, WIDTH]),
         "objects": {
             "id": np.arange(3),
             "box": np.array([[5, 10, 25, 30], [30, 20, 48, 36], [0, 0, 50, 40]], np.float32),
@@ -80,6 +81,26 @@ def test_an_image_without_objects(record):
     example = example_of({**record, "objects": none}, SETTINGS, wide=True, mirrored=True)
     assert not example["there"].any()
     assert example["masks"].shape == (4, 20, 20)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_images_of_turned_cameras_are_upright_like_their_annotations(record, orientation):
+    """And lie as they are stored where only that is as large as annotated; of 180 degrees no size can tell."""
+    expected = example_of(record, SETTINGS, wide=True, mirrored=False)["image"]
+    upright = Image.open(io.BytesIO(record["image"]))
+    lying = upright.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation])
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    lying.save(file, "jpeg", exif=exif, quality=98, subsampling=0)
+    turned = {**record, "image": file.getvalue()}
+    found = example_of(turned, SETTINGS, wide=True, mirrored=False)["image"]
+    assert np.abs(found - expected).mean() < 0.05
+    if orientation == 6:
+        as_stored = {**turned, "image/size": np.array([lying.height, lying.width])}
+        found = example_of(as_stored, SETTINGS, wide=False, mirrored=False)
+        assert found["size"].tolist() == [80, 64]
+        stretched = np.rot90(expected[:64, :80])
+        assert np.abs(found["image"][:80, :64] - stretched).mean() < 0.05
 
 
 def test_a_damaged_image_is_named(record):
