@@ -141,6 +141,23 @@ def test_an_epoch_of_training_has_no_image_twice_and_none_without_objects(data):
     assert len(set(seen)) == data.info.num_train_examples
 
 
+def test_images_without_objects_are_trained_on_where_asked_for(prepared, official):
+    config = config_of(prepared)
+    config.detection.with_empty, config.batch_size = True, 1
+    data = open_data(config, example_settings(config))
+    assert data.info.num_train_examples == SPLITS["train2017"]
+    batches = list(islice(data.train_batches(0, 0, 1), SPLITS["train2017"]))
+    images = read_annotations(official / "annotations" / "instances_train2017.json").images
+    empty = [batch for batch in batches if not batch["there"].any()]
+    assert len(empty) == sum(not image.annotations for image in images) > 0
+    for batch in empty:
+        assert batch.keys() == batches[0].keys()
+        assert batch["image"].any()
+        for name in ("boxes", "labels", "crowds", "masks", "keypoints"):
+            assert batch[name].shape == batches[0][name].shape
+            assert not batch[name].any()
+
+
 def test_a_stream_goes_on_where_another_one_was(data):
     whole = list(islice(data.train_batches(0, 0, 1), 12))
     for batch, expected in zip(islice(data.train_batches(9, 0, 1), 3), whole[9:], strict=True):
@@ -209,6 +226,33 @@ def test_mistakes_cost_what_coco_says(data):
     assert data.figures(moved)["box_ap"] == 0
     nothing = [{**batch, "there": batch["there"] & False} for batch in found_everything(data)]
     assert set(data.figures(nothing).values()) == {0.0}
+
+
+def test_what_is_found_in_an_image_without_objects_is_a_mistake_once(official, tmp_path):
+    """With the best score of all it leaves n of n + 1 as the precision of a category of n objects, at every recall."""
+    folder = shutil.copytree(official, tmp_path / "files")
+    path = folder / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    emptied = content["images"][0]["id"]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != emptied]
+    path.write_text(json.dumps(content))
+    prepare("coco/instances", str(tmp_path / "data"), str(folder), "array_record")
+    config = config_of(tmp_path / "data")
+    config.batch_size = 8
+    data = open_data(config, example_settings(config))
+    batches, mistakes, padding = list(found_everything(data)), 0, 0
+    for batch in batches:
+        is_padding = batch["mask"] == 0
+        empty = ~batch["there"].any(1) & ~is_padding
+        mistakes, padding = mistakes + empty.sum(), padding + is_padding.sum()
+        for place in np.flatnonzero(empty | is_padding):
+            batch["there"][place, :3], batch["scores"][place, :3] = True, 1.0
+            batch["labels"][place, :3], batch["boxes"][place, :3] = np.arange(3), [10.0, 10.0, 40.0, 40.0]
+    assert mistakes == 1
+    assert padding, "what is found there does not count"
+    single = [entry["category_id"] for entry in content["annotations"] if not entry["iscrowd"]]
+    counts = np.array([single.count(id_) for id_ in (90, 3, 17)])
+    assert data.figures(batches)["box_ap"] == pytest.approx(100 * np.mean(counts / (counts + 1)))
 
 
 @pytest.mark.parametrize(("part", "figure"), [("bbox", "box"), ("segm", "mask"), ("keypoints", "keypoint")])
