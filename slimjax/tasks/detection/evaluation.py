@@ -11,6 +11,7 @@ from etils import epath
 
 from slimjax.errors import UserError
 from slimjax.tasks.detection.data.annotations import MIDDLE
+from slimjax.tasks.detection.data.mirroring import words_of
 from slimjax.tasks.detection.data.source import Split
 from slimjax.tasks.task import Figures
 
@@ -23,8 +24,12 @@ _COMMON = ("image_id", "category_id", "score")
 _STATS = {"": 0, "50": 1, "75": 2}
 """Where COCO's list has the mean over IoU .5 to .95, and those at .5 and .75."""
 
+_PAIRS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+_PEOPLE = ("nose", *(f"{side} {part}" for part in _PAIRS for side in ("left", "right")))
+"""The words of COCO's 17 keypoints of people, which have sigmas of their own (cocodataset.org/#keypoints-eval)."""
+
 _OTHER_SIGMA = 0.05
-"""Of keypoints that are not COCO's 17 of people, which have sigmas of their own (cocodataset.org/#keypoints-eval)."""
+"""Of all other keypoints."""
 
 Result = dict[str, Any]
 """One detection in COCO's format of results."""
@@ -100,13 +105,22 @@ class GroundTruth:
         # It prints what it does, and there is no other way to say no.
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(self._api, self._api.loadRes(_of_part(results, part)), part)
-            if part == "keypoints" and (count := len(self._categories.keypoints)) != 17:
-                evaluation.params.kpt_oks_sigmas = np.full(count, _OTHER_SIGMA)
+            if part == "keypoints":
+                names, of_people = self._categories.keypoints, evaluation.params.kpt_oks_sigmas
+                evaluation.params.kpt_oks_sigmas = _sigmas(names, of_people)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         stats: Sequence[float] = evaluation.stats
         return stats
+
+
+def _sigmas(names: Sequence[str], of_people: np.ndarray) -> np.ndarray:
+    """How exactly people agree on each keypoint [keypoints]; `of_people` [17] are those in COCO's order of names."""
+    words = [words_of(name) for name in names]
+    if sorted(words) != sorted(_PEOPLE):
+        return np.full(len(names), _OTHER_SIGMA)
+    return of_people[[_PEOPLE.index(own) for own in words]]
 
 
 def write_results(results: Sequence[Result], parts: Sequence[str], path: epath.Path) -> None:

@@ -1,10 +1,19 @@
-"""From what a network finds to results in the pixels of stored images."""
+"""From what a network finds to results in the pixels of stored images, and what COCO's tools say to them."""
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from slimjax.tasks.detection.evaluation import Stored, in_stored_pixels, pasted_mask, results_of
+from slimjax.tasks.detection.evaluation import (
+    Categories,
+    GroundTruth,
+    Stored,
+    in_stored_pixels,
+    pasted_mask,
+    results_of,
+)
 from slimjax.tasks.detection.metrics import Found
 
 
@@ -68,3 +77,108 @@ def test_batches_are_kept_in_order():
     parts = [Found(({"mask": np.ones(2), "boxes": np.full((2, 3, 4), float(number))},)) for number in range(4)]
     merged = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3]).on_host()
     assert [float(batch["boxes"][0, 0, 0]) for batch in merged.batches] == [0, 1, 2, 3]
+
+
+PEOPLE = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+
+
+class People:
+    """A split of images of 100 x 100 pixels with a person each; the last one's keypoints are not annotated."""
+
+    def __init__(self, rng, order):
+        self.keypoints = np.concatenate([rng.integers(10, 90, (8, 17, 2)), rng.integers(1, 3, (8, 17, 1))], -1)[
+            :, order
+        ]
+        self.keypoints[-1] = 0
+        self.size = np.array([100, 100])
+
+    def __len__(self):
+        return 8
+
+    def record(self, index):
+        stored = self.keypoints[index] + np.where(self.keypoints[index][:, 2:] > 0, [0.5, 0.5, 0], 0)
+        objects = {
+            "box": [[10, 10, 90, 90]],
+            "label": [0],
+            "area": [3000.0],
+            "is_crowd": [False],
+            "segmentation": [b""],
+        }
+        return {
+            "image/id": index + 1,
+            "image/size": self.size,
+            "objects": {**objects, "keypoints": [stored.reshape(-1)]},
+        }
+
+    @staticmethod
+    def image_size(record):
+        return tuple(record["image/size"].tolist())
+
+
+def official_keypoint_ap(people, results, sigmas=None):
+    """Of pycocotools with its default parameters, in percent."""
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": index + 1} for index in range(8)],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {"id": index + 1, "image_id": index + 1, "category_id": 1, "bbox": [10, 10, 80, 80], "area": 3000.0,
+             "iscrowd": 0, "keypoints": keypoints.reshape(-1).tolist(), "num_keypoints": np.sum(keypoints[:, 2] > 0)}
+            for index, keypoints in enumerate(people.keypoints)
+        ],
+    }  # fmt: skip
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+    if sigmas is not None:
+        evaluation.params.kpt_oks_sigmas = sigmas
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return 100 * evaluation.stats[0]
+
+
+def keypoint_results(people, seed=3):
+    """Everyone is found, some better than others; where nothing is annotated something is found as well."""
+    rng = np.random.default_rng(seed)
+    return [
+        {"image_id": index + 1, "category_id": 1, "score": float(rng.uniform()), "bbox": [10, 10, 80, 80],
+         "keypoints": np.append(keypoints[:, :2] + distance, np.ones((17, 1)), 1).reshape(-1).tolist()}
+        for index, (keypoints, distance) in enumerate(zip(people.keypoints, range(8), strict=True))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [np.arange(17), np.random.default_rng(5).permutation(17)])
+def test_keypoints_of_people_have_cocos_sigmas_in_whatever_order(order):
+    expected = People(np.random.default_rng(4), np.arange(17))
+    people = People(np.random.default_rng(4), order)
+    truth = GroundTruth(people, Categories(("person",), (1,), tuple(PEOPLE[index] for index in order)), ["keypoints"])
+    ap = truth.figures(keypoint_results(people))["keypoint_ap"]
+    assert ap == pytest.approx(official_keypoint_ap(expected, keypoint_results(expected)), abs=1e-9)
+    assert 20 < ap < 90
+
+
+def test_17_keypoints_of_something_else_have_not(rng):
+    people = People(rng, np.arange(17))
+    names = tuple(f"corner_{number}" for number in range(17))
+    ap = GroundTruth(people, Categories(("star",), (1,), names), ["keypoints"]).figures(keypoint_results(people))
+    of_others = official_keypoint_ap(people, keypoint_results(people), sigmas=np.full(17, 0.05))
+    assert ap["keypoint_ap"] == pytest.approx(of_others, abs=1e-9)
+    assert abs(of_others - official_keypoint_ap(people, keypoint_results(people))) > 1
+
+
+def test_whose_keypoints_are_not_annotated_is_neither_missed_nor_a_mistake(rng):
+    people = People(rng, np.arange(17))
+    truth = GroundTruth(people, Categories(("person",), (1,), PEOPLE), ["keypoints"])
+    results = keypoint_results(people)
+    for result in results[:7]:
+        result["keypoints"] = np.append(people.keypoints[result["image_id"] - 1][:, :2], np.ones((17, 1)), 1).reshape(
+            -1
+        )
+        result["keypoints"] = result["keypoints"].tolist()
+    results[7] |= {"keypoints": [50.0, 50.0, 1.0] * 17, "score": 1.0}
+    assert truth.figures(results)["keypoint_ap"] == pytest.approx(100)
+    assert truth.figures(results[:7])["keypoint_ap"] == pytest.approx(100)
