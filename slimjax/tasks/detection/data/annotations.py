@@ -189,11 +189,10 @@ def _annotation(
         image, label = images.get(int(entry["image_id"])), labels.get(int(entry["category_id"]))
         left, top, width, height = (float(value) for value in entry["bbox"])
         is_crowd, area = bool(int(entry.get("iscrowd", 0))), float(entry.get("area", width * height))
-        keypoints = _keypoints(entry.get("keypoints"), num_keypoints)
-        if not np.all(np.abs([left, top, width, height, area]) <= _LARGEST) or min(width, height) < 0:
+        if not np.all(np.abs([left, top, width, height, area]) <= _LARGEST) or min(width, height, area) < 0:
             raise ValueError("no box")
     except _UNREADABLE:
-        problems.add("annotations without image, category, box, area or the right number of keypoints", name)
+        problems.add("annotations without image, category, box or area", name)
         return None
     if image is None:
         problems.add("annotations of images that are not listed", f"{name} of image {entry['image_id']}")
@@ -213,6 +212,11 @@ def _annotation(
         return None
     if short:
         problems.add("polygons with fewer than three points, of objects that have others", name)
+    try:
+        keypoints = _keypoints(entry.get("keypoints"), num_keypoints)
+    except _UNREADABLE:
+        problems.add(f"keypoints that are not {num_keypoints} with three numbers each, of objects that are kept", name)
+        keypoints = _keypoints(None, num_keypoints)
     return Annotation(box, label, area, is_crowd, segmentation, keypoints)
 
 

@@ -65,11 +65,10 @@ def test_what_is_right_is_read(read):
         ({"iscrowd": "maybe"}, "annotations without image, category, box"),
         ({"segmentation": [[0, 0, 1e10, 0, 1e10, 1e10]]}, "objects whose masks are none"),
         ({"bbox": [float("nan"), 20, 30, 25]}, "annotations without image, category, box"),
-        ({"bbox": [10, 20, 30]}, "annotations without image, category, box, area or the right number of keypoints"),
-        ({"area": None}, "annotations without image, category, box, area"),
-        ({"keypoints": ["a"] * 6}, "the right number of keypoints"),
+        ({"bbox": [10, 20, 30]}, "annotations without image, category, box or area (the first: annotation 1)"),
+        ({"area": None}, "annotations without image, category, box or area"),
+        ({"area": -700.0}, "annotations without image, category, box or area"),
         ({"bbox": None}, "annotations without image, category, box"),
-        ({"keypoints": [1, 2, 2]}, "the right number of keypoints"),
         (
             {"segmentation": [[10, 20, 40, 20]]},
             "objects whose masks are none (the first: annotation 1: no polygon has three points)",
@@ -93,6 +92,18 @@ def test_what_is_wrong_is_named_counted_and_left_out(read, change, problem):
     assert line.startswith("1 left out: ")
     assert problem in line
     assert [annotation.area for annotation in found.images[0].annotations] == [5.0]
+
+
+@pytest.mark.parametrize("keypoints", [[1, 2, 2], [1, 2, 2] * 3, [1, 2] * 3 + [2], ["a"] * 6, [float("nan")] * 6, 7])
+def test_keypoints_that_are_none_cost_an_object_these_alone(read, keypoints):
+    found = read(GOOD | {"keypoints": keypoints})
+    (line,) = found.problems.lines()
+    assert (
+        "keypoints that are not 2 with three numbers each, of objects that are kept (the first: annotation 1)" in line
+    )
+    (annotation,), (good,) = found.images[0].annotations, read(GOOD).images[0].annotations
+    np.testing.assert_array_equal(annotation.keypoints, np.zeros((2, 3)))
+    assert (annotation.box, annotation.area, annotation.segmentation) == (good.box, good.area, good.segmentation)
 
 
 @pytest.mark.parametrize("bbox", [[90, 20, 30, 25], [10, 20, 0, 25], [79.5, 20, 30, 25]])
