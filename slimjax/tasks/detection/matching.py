@@ -16,7 +16,8 @@ class Objects(NamedTuple):
       labels: [objects] int32, categories from 0.
       there: [objects] booleans, false for padding.
       crowds: [objects] booleans: regions of many objects, which are neither found nor missed.
-      masks: [objects, size, size] uint8, 0 or 1: the object within its box, stretched to a square; None without masks.
+      masks: [objects, size, size] uint8, 0 or 1: the object within its box, stretched to a square, and
+        nothing of crowds; None without masks.
       keypoints: [objects, keypoints, 3] float32: x and y in pixels, and COCO's visibility; None without keypoints.
     """
 

@@ -130,8 +130,10 @@ def _objects(
         "crowds": crowds[kept],
     }
     if settings.mask_size:
+        # Padding does for the crowds, which are last: nothing is to be found there, so nobody asks for their masks.
         masks = [
-            mask_in_box(objects["segmentation"][index], boxes[index], stored_size, settings.mask_size) for index in kept
+            mask_in_box(objects["segmentation"][index], boxes[index], stored_size, settings.mask_size)
+            for index in kept[~crowds[kept]]
         ]
         stacked = np.array(masks, np.uint8).reshape(-1, settings.mask_size, settings.mask_size)
         found["masks"] = stacked[:, :, ::-1] if mirrored else stacked

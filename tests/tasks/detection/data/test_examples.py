@@ -58,6 +58,8 @@ def test_objects_stay_where_their_pixels_are(record, mirrored):
     half = first[:, 10:] if mirrored else first[:, :10]
     assert half.all()
     assert first.sum() == half.sum(), "the first object fills the left half of its box"
+    assert example["masks"][1].all()
+    assert not example["masks"][2:].any(), "nobody asks for a crowd's mask"
     np.testing.assert_array_equal(example["there"], [True, True, True, False])
     np.testing.assert_array_equal(example["crowds"], [False, False, True, False])
 
