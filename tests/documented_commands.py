@@ -189,10 +189,10 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         ),
         "python -m slimjax.export --workdir=runs/shapes_boxes --output=bundle": Runs(prints="bundle: .*bundle"),
         "python -m slimjax.prepare --dataset=coco/instances --manual_dir=COCO --data_dir=DIR": Runs(
-            prints="DIR/coco/instances/2.0.0 holds coco/instances/2.0.0"
+            prints="DIR/coco/instances/3.0.0 holds coco/instances/3.0.0"
         ),
         "python -m slimjax.prepare --dataset=coco/person_keypoints --manual_dir=COCO --data_dir=DIR": Runs(
-            prints="DIR/coco/person_keypoints/2.0.0 holds"
+            prints="DIR/coco/person_keypoints/3.0.0 holds"
         ),
         **{
             f"python -m slimjax.main --config=s_{kind}_rcnn --workdir=runs/coco_{place} --config.dataset.data_dir=DIR "

@@ -175,14 +175,15 @@ def _content(split: Split, categories: Categories) -> dict[str, Any]:
 def _annotation(
     size: tuple[int, int], objects: Mapping[str, Any], place: int, categories: Categories
 ) -> dict[str, Any]:
-    left, top, right, bottom = (float(value) for value in objects["box"][place])
+    left, top, width, height = bbox = [float(value) for value in objects["bbox"][place]]
+    right, bottom = left + width, top + height
     keypoints = _in_whole_pixels(np.asarray(objects["keypoints"][place])) if categories.keypoints else []
     counts = objects["segmentation"][place]
     # Of an object without a mask it is its box, as in training.
     filled = [[left, top, left, bottom, right, bottom, right, top]]
     return {
         "category_id": categories.ids[int(objects["label"][place])],
-        "bbox": [left, top, right - left, bottom - top],
+        "bbox": bbox,
         "area": float(objects["area"][place]),
         "iscrowd": int(objects["is_crowd"][place]),
         "segmentation": {"size": list(size), "counts": counts} if counts else filled,

@@ -20,7 +20,7 @@ FoundByWidth = dict[float, dict[str, np.ndarray]]
 """By width arrays as `slimjax.tasks.detection.proposals.Detections` for one image, in its pixels."""
 
 _NOTHING: dict[str, Any] = {
-    "box": np.zeros((0, 4), np.float32),
+    "bbox": [],
     "label": [],
     "area": [],
     "is_crowd": [],

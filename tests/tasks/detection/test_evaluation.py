@@ -94,7 +94,7 @@ class People:
             :, order
         ]
         self.keypoints[-1] = 0
-        self.size = np.array([100, 100])
+        self.size, self.bbox = np.array([100, 100]), [10, 10, 80, 80]
 
     def __len__(self):
         return 8
@@ -102,7 +102,7 @@ class People:
     def record(self, index):
         stored = self.keypoints[index] + np.where(self.keypoints[index][:, 2:] > 0, [0.5, 0.5, 0], 0)
         objects = {
-            "box": [[10, 10, 90, 90]],
+            "bbox": [self.bbox],
             "label": [0],
             "area": [3000.0],
             "is_crowd": [False],
@@ -182,3 +182,16 @@ def test_whose_keypoints_are_not_annotated_is_neither_missed_nor_a_mistake(rng):
     results[7] |= {"keypoints": [50.0, 50.0, 1.0] * 17, "score": 1.0}
     assert truth.figures(results)["keypoint_ap"] == pytest.approx(100)
     assert truth.figures(results[:7])["keypoint_ap"] == pytest.approx(100)
+
+
+def test_boxes_are_judged_in_the_files_precision(rng):
+    """Half of .1 is half of it to the bit, and less than half of what float32 makes of .1."""
+    people = People(rng, np.arange(17))
+    people.bbox = [0.0, 0.0, 0.1, 7.0]
+    truth = GroundTruth(people, Categories(("person",), (1,), PEOPLE), ["bbox"])
+    results = [
+        {"image_id": index + 1, "category_id": 1, "score": 1.0, "bbox": [0.0, 0.0, 0.05, 7.0]} for index in range(8)
+    ]
+    assert truth.figures(results)["box_ap50"] == pytest.approx(100)
+    people.bbox = np.float32(people.bbox)
+    assert GroundTruth(people, Categories(("person",), (1,), PEOPLE), ["bbox"]).figures(results)["box_ap50"] == 0

@@ -34,7 +34,7 @@ class Annotation:
     """An annotated object.
 
     Attributes:
-      box: x1, y1, x2, y2, pixels, as the file has it.
+      bbox: x1, y1, width and height, pixels, as the file has them.
       label: index into the categories.
       area: square pixels of the object itself, by which COCO sorts objects into small, medium and large.
       is_crowd: whether it is a region of many objects.
@@ -43,7 +43,7 @@ class Annotation:
         2 visible.
     """
 
-    box: tuple[float, float, float, float]
+    bbox: tuple[float, float, float, float]
     label: int
     area: float
     is_crowd: bool
@@ -155,9 +155,19 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(tuple(found), names, category_ids, keypoint_names, problems)
 
 
-def cut_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [n, 4] cut at the edges of their image, and which of them [n] are large enough to learn from."""
-    cut = np.clip(boxes, 0, np.array([width, height] * 2, boxes.dtype))
+def cut_boxes(bboxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut at the edges of their image, and which of them are large enough to learn from.
+
+    Args:
+      bboxes: x1, y1, width and height of each, [n, 4] pixels.
+      height: of the image, pixels.
+      width: likewise.
+
+    Returns:
+      x1, y1, x2 and y2 of each, [n, 4] pixels, and [n] booleans.
+    """
+    corners = np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], axis=1)
+    cut = np.clip(corners, 0, [width, height] * 2)
     return cut, np.all(cut[:, 2:] - cut[:, :2] >= _LEAST_SIDE, axis=-1)
 
 
@@ -201,8 +211,8 @@ def _annotation(
         problems.add("annotations of categories that are not listed", f"{name} of category {entry['category_id']}")
         return None
     _, rows, columns = image
-    box = (left, top, left + width, top + height)
-    if not cut_boxes(np.array([box]), rows, columns)[1].all():
+    bbox = (left, top, width, height)
+    if not cut_boxes(np.array([bbox]), rows, columns)[1].all():
         kind = "boxes of less than a pixel within their image, of training alone"
         problems.add(kind, f"{name} with bbox {entry['bbox']}")
     try:
@@ -217,7 +227,7 @@ def _annotation(
     except _UNREADABLE:
         problems.add(f"keypoints that are not {num_keypoints} with three numbers each, of objects that are kept", name)
         keypoints = _keypoints(None, num_keypoints)
-    return Annotation(box, label, area, is_crowd, segmentation, keypoints)
+    return Annotation(bbox, label, area, is_crowd, segmentation, keypoints)
 
 
 def _keypoints(flat: Any, count: int) -> np.ndarray:

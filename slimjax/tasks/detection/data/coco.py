@@ -32,9 +32,14 @@ SHAPES_SPLITS = {"train": 2000, "validation": 300}
 
 def group_of(image: AnnotatedImage) -> tuple[str, bool]:
     """The group of GROUPS that an image is stored with."""
-    boxes = np.array([annotation.box for annotation in image.annotations if not annotation.is_crowd]).reshape(-1, 4)
-    is_empty = not cut_boxes(boxes, image.height, image.width)[1].any()
+    bboxes = np.array([annotation.bbox for annotation in image.annotations if not annotation.is_crowd]).reshape(-1, 4)
+    is_empty = not cut_boxes(bboxes, image.height, image.width)[1].any()
     return (WIDE if image.width >= image.height else TALL), is_empty
+
+
+def _exactly(*shape: int) -> tfds.features.Tensor:
+    """Numbers in float64, as annotation files have them; as bytes, since tfds writes other numbers in float32."""
+    return tfds.features.Tensor(shape=shape, dtype=np.float64, encoding="bytes")
 
 
 class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -46,10 +51,11 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
 
     name = "coco"
     FILE_FORMAT = "array_record"
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("3.0.0")
     RELEASE_NOTES: ClassVar = {
         "1.0.0": "Boxes, crowds, masks and keypoints.",
         "2.0.0": "Boxes as the files have them, keypoints in the middles of pixels, sizes of images.",
+        "3.0.0": "Boxes and areas exactly as the files have them.",
     }
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name="instances", description="Objects of all categories, with masks."),
@@ -76,9 +82,9 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
                     "image/size": tfds.features.Tensor(shape=(2,), dtype=np.int64),
                     "objects": tfds.features.Sequence(
                         {
-                            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+                            "bbox": _exactly(4),
                             "label": np.int64,
-                            "area": np.float32,
+                            "area": _exactly(),
                             "is_crowd": np.bool_,
                             "segmentation": tfds.features.Text(),
                             # Flat, since categories without keypoints have none.
@@ -148,7 +154,7 @@ class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ig
                     "image/size": (image.height, image.width),
                     "objects": [
                         {
-                            "box": np.array(annotation.box, np.float32),
+                            "bbox": annotation.bbox,
                             "label": annotation.label,
                             "area": annotation.area,
                             "is_crowd": annotation.is_crowd,

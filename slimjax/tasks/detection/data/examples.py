@@ -113,7 +113,8 @@ def _objects(
     mirrored: bool,
 ) -> Example:
     """The objects' arrays, padded; `stored_size` is the stored image's height and width."""
-    boxes, are_learnable = cut_boxes(np.asarray(objects["box"], np.float32).reshape(-1, 4), *stored_size)
+    exact, are_learnable = cut_boxes(np.asarray(objects["bbox"], np.float64).reshape(-1, 4), *stored_size)
+    boxes = exact.astype(np.float32)
     # Crowds last: they only keep others from being background.
     crowds = np.asarray(objects["is_crowd"], bool)
     sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -46,7 +46,7 @@ def test_what_is_right_is_read(read):
     assert (first.id, first.file_name, first.height, first.width) == (7, "a.jpg", 60, 80)
     assert empty.annotations == ()
     (annotation,) = first.annotations
-    assert annotation.box == (10, 20, 40, 45)
+    assert annotation.bbox == (10, 20, 30, 25)
     assert (annotation.label, annotation.area, annotation.is_crowd) == (1, 700.0, False)
     # The file has numbers of pixels, of which the middles are meant.
     np.testing.assert_array_equal(annotation.keypoints, [[12.5, 22.5, 2], [30.5, 21.5, 1]])
@@ -103,7 +103,7 @@ def test_keypoints_that_are_none_cost_an_object_these_alone(read, keypoints):
     )
     (annotation,), (good,) = found.images[0].annotations, read(GOOD).images[0].annotations
     np.testing.assert_array_equal(annotation.keypoints, np.zeros((2, 3)))
-    assert (annotation.box, annotation.area, annotation.segmentation) == (good.box, good.area, good.segmentation)
+    assert (annotation.bbox, annotation.area, annotation.segmentation) == (good.bbox, good.area, good.segmentation)
 
 
 @pytest.mark.parametrize("bbox", [[90, 20, 30, 25], [10, 20, 0, 25], [79.5, 20, 30, 25]])
@@ -112,11 +112,11 @@ def test_boxes_without_a_size_in_their_image_are_counted_and_evaluated_alone(rea
     (line,) = found.problems.lines()
     assert "boxes of less than a pixel within their image, of training alone" in line
     (annotation,) = found.images[0].annotations
-    assert not cut_boxes(np.array([annotation.box]), 60, 80)[1].any()
+    assert not cut_boxes(np.array([annotation.bbox]), 60, 80)[1].any()
 
 
 def test_boxes_are_cut_at_their_image():
-    cut, are_learnable = cut_boxes(np.array([[-5.0, 50, 200, 80], [10, 10, 12, 11.5], [10, 10, 10.5, 30]]), 60, 80)
+    cut, are_learnable = cut_boxes(np.array([[-5.0, 50, 205, 30], [10, 10, 2, 1.5], [10, 10, 0.5, 20]]), 60, 80)
     assert cut.tolist() == [[0, 50, 80, 60], [10, 10, 12, 11.5], [10, 10, 10.5, 30]]
     assert are_learnable.tolist() == [True, True, False]
 

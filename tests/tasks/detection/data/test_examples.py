@@ -31,7 +31,7 @@ def record():
         "image/size": np.array([HEIGHT, WIDTH]),
         "objects": {
             "id": np.arange(3),
-            "box": np.array([[5, 10, 25, 30], [30, 20, 48, 36], [0, 0, 50, 40]], np.float32),
+            "bbox": np.array([[5, 10, 20, 20], [30, 20, 18, 16], [0, 0, 50, 40]], float),
             "label": np.array([2, 0, 1]),
             "area": np.array([200, 288, 2000]),
             "is_crowd": np.array([False, False, True]),
@@ -79,7 +79,7 @@ def test_the_largest_objects_are_kept_and_crowds_go_first(record):
 
 
 def test_an_image_without_objects(record):
-    none = {"id": [], "box": [], "label": [], "area": [], "is_crowd": [], "segmentation": [], "keypoints": []}
+    none = {"id": [], "bbox": [], "label": [], "area": [], "is_crowd": [], "segmentation": [], "keypoints": []}
     example = example_of({**record, "objects": none}, SETTINGS, wide=True, mirrored=True)
     assert not example["there"].any()
     assert example["masks"].shape == (4, 20, 20)
