@@ -17,11 +17,11 @@ SHORT = ("--config.num_train_steps=1", "--config.schedule.warmup_steps=0", "--co
 ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │ +([\d.]+) │ +([\d.]+) │")
 
 
-def checkpoint_file(folder, num_classes=10):
-    """Random weights of the digits' network under PyTorch's names, and the same as variables."""
+def checkpoint_file(folder, num_classes=10, name="mobilenet_v1_tiny"):
+    """Random weights of a network, the digits' if not told, under PyTorch's names, and the same as variables."""
     import torch
 
-    model = create_model("mobilenet_v1_tiny", WIDTHS, num_classes)
+    model = create_model(name, WIDTHS, num_classes)
     rng = np.random.default_rng(0)
     state = {
         entry: torch.from_numpy(rng.uniform(0.01, 1, assignment.entry_shape).astype(np.float32))
@@ -98,6 +98,22 @@ def test_training_in_its_workdir_goes_on_from_it(run_program, tmp_path):
     assert code == 0, err
     assert f"resuming {workdir} from step 0 of 1" in err
     assert_close(weights_of(workdir, 1), variables["params"])
+
+
+@pytest.mark.torch
+def test_a_detector_starts_from_it(run_program, tmp_path):
+    path, variables = checkpoint_file(tmp_path, name="resnet_pyramid_tiny")
+    network, detector = (*CONFIG, "--config.model.name=resnet_pyramid_tiny"), tmp_path / "detector"
+    arguments = (*network, f"--checkpoint={path}", f"--workdir={tmp_path / 'imported'}")
+    code, _, err = run_program(*arguments, module="slimjax.import_torch")
+    assert code == 0, err
+    start = (f"--config.init_from={tmp_path / 'imported'}", "--config.dataset.train_split=validation")
+    config = ("--config=shapes_faster_rcnn", CONFIG[1])
+    code, _, err = run_program(*config, *start, *SHORT, f"--workdir={detector}", seconds=900)
+    assert code == 0, err
+    assert f"starting from the weights of {tmp_path / 'imported'}" in err
+    backbone = {name: block for name, block in variables["params"].items() if name != "classifier"}
+    assert_close(weights_of(detector, 1)["backbone"], backbone)
 
 
 COMPLETE = "--config=configs/digits.py --checkpoint=/nowhere.pt --workdir=W"
