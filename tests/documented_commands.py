@@ -78,10 +78,12 @@ TINY = "python experiments/reproduce/run.py --scale=tiny --dataset=digits --expe
 GRID = Runs(
     "--scale=tiny --dataset=digits --experiments=figure2 --methods=slimmable --seeds=0 --results=small.jsonl",
     prints="all 1 runs are finished",
-    reason="takes an hour on 2 cores",
+    reason="takes an hour and a half on 2 cores",
 )
 RECORDED = "experiments/reproduce/results/fashion_mnist_small"
-TABLES = Runs(f"--results={RECORDED}.jsonl", makes=f"{RECORDED}/tables.md", reason="the grid, which takes an hour")
+TABLES = Runs(
+    f"--results={RECORDED}.jsonl", makes=f"{RECORDED}/tables.md", reason="the grid, which takes an hour and a half"
+)
 BUCKET = Refused("gs://BUCKET", reason="no such bucket")
 CLOUD = NotHere("needs a Google Cloud account")
 DEMO = r"│ +1 │ +136,778 │ 4\.13 M │"

@@ -102,13 +102,15 @@ def _measured(results: Sequence[Result]) -> str:
     config = first["config"]
     machines = sorted({_machine(result["machine"]) for result in results})
     commits = sorted({result["commit"] for result in results})
-    hours = sum(result["train_seconds"] for result in results) / 3600
+    minutes, in_steps = (sum(result[key] for result in results) / 60 for key in ("seconds", "train_seconds"))
     data = config["dataset"]
     return (
         f"{len(results)} runs on {first['dataset']} (`--scale={first['scale']}`: {config['num_epochs']:g} epochs of "
-        f"`{data['train_split']}`, errors on `{data['eval_split']}`, {data['image_size']} pixels), trained for "
-        f"{hours:.2f} hours on {'; '.join(machines)}, at commit {', '.join(commits)}. Errors are top-1, in percent: "
-        "mean ± standard deviation over the seeds, whose number is in brackets."
+        f"`{data['train_split']}`, errors on `{data['eval_split']}`, {data['image_size']} pixels), which took "
+        f"{minutes:.0f} minutes on {'; '.join(machines)}, of them {in_steps:.0f} for the training steps, at commit "
+        f"{', '.join(commits)}. Errors are top-1, in percent: mean ± standard deviation over the seeds, whose number "
+        "is in brackets. Differences are between runs of the same seed; beside them, in how many of the seeds the "
+        "method of the later column has the smaller error."
     )
 
 
@@ -191,15 +193,16 @@ def _affine(errors: Errors) -> str:
 def _incremental(errors: Errors) -> str:
     rows = []
     for row in compare_methods(errors, V1, SLIMMABLE, INCREMENTAL):
-        alone = spread_text(errors.at(V1, individual(row.width), row.width))
-        rows.append([f"{row.width:g}", alone, *_cells_of(row)])
+        alone = Comparison(row.width, errors.at(V1, individual(row.width), row.width), row.other)
+        rows.append([f"{row.width:g}", spread_text(alone.reference), *_cells_of(row), *_cells_of(alone)[2:]])
     if not rows:
         return ""
+    headers = ("width", "individual", "joint", "incremental", "against joint", "better", "against individual", "better")
     return _section(
         "Incremental and joint training (mobilenet_v1)",
         "The paper: a width whose narrower part was trained before and is frozen does worse than an individual network "
         "(MobileNet v2 at .5: error 39.0 against 34.6), so widths are trained jointly. The narrowest is trained alone.",
-        markdown_table(("width", "individual", "joint", "incremental", "difference", "incremental better"), rows),
+        markdown_table(headers, rows),
     )
 
 
@@ -207,14 +210,15 @@ def _mobilenet_v2(errors: Errors) -> str:
     quarter, private = (compare_methods(errors, "mobilenet_v2", SLIMMABLE, m) for m in (QUARTER_RATE, PRIVATE_TAIL))
     if not quarter or not private:
         return ""
-    rows = [
-        [f"{row.width:g}", *_cells_of(row), *_cells_of(other)[1:]] for row, other in zip(quarter, private, strict=True)
-    ]
-    headers = ("width", "slimmable", "a quarter of the rate", "difference", "better")
+    rows = []
+    for row, other in zip(quarter, private, strict=True):
+        alone = errors.at("mobilenet_v2", individual(row.width), row.width)
+        rows.append([f"{row.width:g}", spread_text(alone), *_cells_of(row), *_cells_of(other)[1:]])
+    headers = ("width", "individual", "slimmable", "a quarter of the rate", "difference", "better")
     return _section(
         "MobileNet v2 with another recipe",
-        "Not of the paper: the same network with a quarter of the learning rate, and with a last batch norm for each "
-        "width.",
+        "Not of the paper: the slimmable network with a quarter of the learning rate, and with a last batch norm for "
+        "each width; differences are to the one of table 3. The individual networks have the whole rate.",
         markdown_table((*headers, "private last batch norm", "difference", "better"), rows),
     )
 
@@ -269,8 +273,11 @@ def _seconds(errors: Errors) -> str:
     for family, method in dict.fromkeys(run for experiment in EXPERIMENTS.values() for run in experiment.runs):
         if runs := errors.of_runs(family, method):
             seconds = statistics.mean(run["train_seconds"] for run in runs)
-            rows.append([f"{family}, {method}", f"{len(runs)}", f"{seconds:.0f}"])
+            commits = ", ".join(sorted({run["commit"] for run in runs}))
+            rows.append([f"{family}, {method}", commits, f"{len(runs)}", f"{seconds:.0f}"])
     return (
-        "### Time\n\nSeconds of the training steps of a run, without compiling and evaluating; mean over the seeds.\n\n"
-        + markdown_table(("run", "seeds", "s"), rows)
+        "### Time\n\nSeconds of the training steps of a run, without compiling and evaluating; mean over the seeds. "
+        "Runs at different commits were run at different times, and other programs may have slowed them more or less."
+        "\n\n"
+        + markdown_table(("run", "commit", "seeds", "s"), rows, left=2)
     )
