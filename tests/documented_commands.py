@@ -1,7 +1,11 @@
 """Every command of README and docs, and how it is tried here: `test_documentation.py` wants each in this table.
 
-A page is followed from top to bottom in a copy of the repository that has the digits' run in runs/digits. What is
-appended to a command makes it small enough for two cores; nothing of the command itself is changed.
+A page is followed from top to bottom in a copy of the repository that has the digits' run in runs/digits. A command is
+run as the page has it, and behind it what is appended here, which makes it small enough for two cores. Where a flag, or
+a key of the configuration, is given twice, the later one counts. So what is appended also overrides: keys that the
+command's `--config` file sets (`small`, STEPS, SMALL_IMAGES), and in two entries a flag that the page itself gives, for
+the reason that stands there: `--topology` in PLAN_OF_A_POD, and `--scale` in `grid`. What the page gives there is tried
+as far as it goes in tests/test_plan.py, tests/test_configs.py and, of the scales, tests/test_reproduce.py.
 """
 
 import shutil
@@ -20,7 +24,7 @@ class Runs:
     Attributes:
       appended: further arguments.
       prints: a pattern of its output.
-      makes: a file that it leaves.
+      makes: a file or folder that it leaves; one that is there before is removed first.
       needs: a module of an extra; without it the command is refused in one line that names the extra.
       reason: why what is appended is more than fewer steps or smaller images.
     """
@@ -69,21 +73,25 @@ def small(model: str) -> str:
     return f"--config.model.name={model} {DIGITS} {SMALL_IMAGES} {STEPS}"
 
 
+def grid(scale: str) -> Runs:
+    """Takes the grid to one run on the digits, recorded by itself: others would count as finished by it."""
+    return Runs(
+        f"--scale=tiny --dataset=digits --experiments=figure2 --methods=slimmable --seeds=0 --workdir=runs/of_{scale} "
+        f"--results=runs/of_{scale}.jsonl",
+        prints="all 1 runs are finished",
+        makes=f"runs/of_{scale}.jsonl",
+        reason="takes an hour and a half on 2 cores, or a GPU",
+    )
+
+
 PLAN_OF_A_POD = Runs(
     f"--topology=cpu:2 --config.model.name=mobilenet_v2_tiny --config.batch_size=16 {SMALL_IMAGES} --num_classes=10",
     prints="16 images on cpu:2",
     reason="needs libtpu, and for it takes minutes to an hour; tests/test_plan.py compiles for a TPU where libtpu is",
 )
 TINY = "python experiments/reproduce/run.py --scale=tiny --dataset=digits --experiments=figure2"
-GRID = Runs(
-    "--scale=tiny --dataset=digits --experiments=figure2 --methods=slimmable --seeds=0 --results=small.jsonl",
-    prints="all 1 runs are finished",
-    reason="takes an hour and a half on 2 cores",
-)
 RECORDED = "experiments/reproduce/results/fashion_mnist_small"
-TABLES = Runs(
-    f"--results={RECORDED}.jsonl", makes=f"{RECORDED}/tables.md", reason="the grid, which takes an hour and a half"
-)
+TABLES = Runs(makes="runs/reproduce/fashion_mnist_small/tables.md")
 BUCKET = Refused("gs://BUCKET", reason="no such bucket")
 CLOUD = NotHere("needs a Google Cloud account")
 DEMO = r"│ +1 │ +136,778 │ 4\.13 M │"
@@ -112,7 +120,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "--workdir=runs/imported": Refused(
             r"FILE\.pt: there is no such file", reason="a checkpoint; tests/test_import_torch.py imports true ones"
         ),
-        "python experiments/reproduce/run.py --scale=small": GRID,
+        "python experiments/reproduce/run.py --scale=small": grid("small"),
         "python experiments/reproduce/make_tables.py --results=runs/reproduce/fashion_mnist_small.jsonl": TABLES,
     },
     "docs/getting_started.md": {
@@ -249,8 +257,8 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
     },
     "docs/reproducing.md": {
         TINY: Runs(prints=r"all 4 runs are finished: .*digits_tiny\.jsonl"),
-        "python experiments/reproduce/run.py --scale=small": GRID,
-        "python experiments/reproduce/run.py --scale=full": GRID,
+        "python experiments/reproduce/run.py --scale=small": grid("small"),
+        "python experiments/reproduce/run.py --scale=full": grid("full"),
         "python experiments/reproduce/make_tables.py --results=runs/reproduce/fashion_mnist_small.jsonl": TABLES,
         "python experiments/reproduce/make_tables.py --scale=small --page=docs/reproducing.md": Runs(
             makes=f"{RECORDED}/tables.md"
@@ -283,4 +291,16 @@ def write_coco(folder: Path) -> None:
         shutil.copy2(annotations / f"instances_{split}.json", annotations / f"person_keypoints_{split}.json")
 
 
-BROUGHT: dict[str, Callable[[Path], None]] = {"docs/data.md": write_data, "docs/detection.md": write_coco}
+def write_results(folder: Path) -> None:
+    """What the small grid leaves after its hour and a half, as it was recorded."""
+    results = folder / "runs" / "reproduce" / f"{Path(RECORDED).name}.jsonl"
+    results.parent.mkdir(parents=True)
+    shutil.copy2(folder / f"{RECORDED}.jsonl", results)
+
+
+BROUGHT: dict[str, Callable[[Path], None]] = {
+    "README.md": write_results,
+    "docs/data.md": write_data,
+    "docs/detection.md": write_coco,
+    "docs/reproducing.md": write_results,
+}

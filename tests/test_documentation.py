@@ -47,6 +47,14 @@ def test_commands_are_of_bash_and_name_what_there_is(page):
             assert (ROOT / script).is_file(), command
 
 
+@pytest.mark.parametrize("page", COMMANDS)
+def test_what_overrides_a_flag_of_the_page_has_a_reason(page):
+    flags = re.compile(r"(?<= --)(?:no)?([\w.]+)")
+    for command, how in COMMANDS[page].items():
+        if isinstance(how, Runs) and set(flags.findall(command)) & set(flags.findall(f" {how.appended}")):
+            assert how.reason, command
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_text_names_is_there(page):
     text = (ROOT / page).read_text()
@@ -146,6 +154,9 @@ def is_output_of(block, following):
 def follow(command, how, run):
     if isinstance(how, NotHere):
         return
+    if isinstance(how, Runs) and how.makes:
+        # Some are committed, and would be there whatever the command does.
+        remove(Path(how.makes))
     result = run(f"{command} {how.appended}" if isinstance(how, Runs) else command)
     told = f"{command}\n{result.stdout}\n{result.stderr}"
     if isinstance(how, Refused) or (how.needs and not importlib.util.find_spec(how.needs)):
@@ -156,6 +167,24 @@ def follow(command, how, run):
     assert result.returncode == 0, told
     assert re.search(how.prints, result.stdout), told
     assert Path(how.makes).exists(), told
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def test_what_was_there_before_does_not_count_as_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "in_it").mkdir(parents=True)
+    ended = subprocess.CompletedProcess("true", 0, stdout="", stderr="")
+    for name in ("file", "folder"):
+        with pytest.raises(AssertionError, match="true"):
+            follow("true", Runs(makes=name), lambda text: ended)
+    follow("true", Runs(makes="file"), lambda text: Path("file").touch() or ended)
 
 
 @pytest.fixture(scope="module")

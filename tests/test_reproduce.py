@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from programs import lines_of, wait_for
 
 from slimjax import UserError, create_model
 from slimjax.configuration import check_keys, plain
+from slimjax.tasks.dataset_info import DatasetInfo
+from slimjax.training.mesh import data_mesh
+from slimjax.training.setup import create_training
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments" / "reproduce"
@@ -77,6 +81,17 @@ def test_compared_runs_differ_in_nothing_but_their_method(cells, dataset, scale)
         else:
             assert differing == allowed.get(cell.method, {})
         assert config.seed == cell.seed
+
+
+@pytest.mark.parametrize(("scale", "steps"), [("small", 2 * 19_200 // 64), ("full", 3 * 48_000 // 128)])
+def test_every_cell_of_a_large_scale_trains_as_far_as_it_can_be_told_without_images(cells, scale, steps):
+    splits = cells.SCALES[scale].train_split, cells.SCALES[scale].eval_split
+    assert splits == {"small": ("train[:19200]", "test[:4000]"), "full": ("train[:48000]", "test")}[scale]
+    info = DatasetInfo("fashion_mnist", 10, *{"small": (19_200, 4_000), "full": (48_000, 10_000)}[scale], ())
+    for cell in cells.grid(cells.EXPERIMENTS, (0,)):
+        training = create_training(cells.config_of(cell, "fashion_mnist", scale), data_mesh(jax.devices()[:1]), info)
+        stages = len(training.task.model.widths) if cell.method == "incremental" else 1
+        assert training.rule.num_steps == stages * steps
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,5 @@ def _seconds(errors: Errors) -> str:
     return (
         "### Time\n\nSeconds of the training steps of a run, without compiling and evaluating; mean over the seeds. "
         "Runs at different commits were run at different times, and other programs may have slowed them more or less."
-        "\n\n"
-        + markdown_table(("run", "commit", "seeds", "s"), rows, left=2)
+        "\n\n" + markdown_table(("run", "commit", "seeds", "s"), rows, left=2)
     )
