@@ -1,4 +1,4 @@
-"""Pictures of the comparisons, in colours that colour-blind people can tell apart (Okabe and Ito 2008)."""
+"""Pictures of the comparisons, in the colours and markers of all plots here."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from comparisons import ERROR, V1, Errors, Spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-MARKERS = ("o", "s", "^", "D")
+from slimjax.analysis.plot_style import COLOURS, MARKERS, series_style
+
 Series = tuple[str, list[tuple[float, Spread]]]
 """A label, and for every width its errors."""
 
@@ -21,9 +21,9 @@ def plot_all(errors: Errors, folder: Path) -> list[str]:
     draw: dict[str, Callable[[], Figure]] = {
         "figure2": lambda: plot_curves(errors, V1),
         "table3": lambda: plot_table_3(errors),
-        "table4": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES))),
+        "table4": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES), "4 switches")),
         "affine": lambda: plot_widths(affine_series(errors, V1)),
-        "incremental": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL))),
+        "incremental": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")),
     }
     names = drawable(errors)
     for name in names:
@@ -49,21 +49,20 @@ def drawable(errors: Errors) -> list[str]:
     ]
 
 
-LABELS = {
-    SLIMMABLE: "slimmable",
-    NAIVE: "naive (one batch norm)",
-    EIGHT_SWITCHES: "slimmable, 8 switches",
-    SHARED_AFFINE: "shared scale and bias",
-    INCREMENTAL: "incremental",
-}
+def series_of(errors: Errors, family: str, methods: Sequence[str], slimmable: str = "slimmable") -> list[Series]:
+    """Errors over widths of the individual networks and some methods.
 
-
-def series_of(errors: Errors, family: str, methods: Sequence[str]) -> list[Series]:
-    """Errors over widths of the individual networks and some methods."""
+    Args:
+      errors: of all runs.
+      family: of networks.
+      methods: in their order.
+      slimmable: what the table beside the figure calls the slimmable network.
+    """
+    labels = {SLIMMABLE: slimmable, EIGHT_SWITCHES: "8 switches", INCREMENTAL: "incremental"}
     widths = FAMILIES[family].widths
     alone = [(width, errors.at(family, individual(width), width)) for width in widths]
     return [
-        *((LABELS[m], [(w, errors.at(family, m, w)) for w in errors.widths(family, m)]) for m in methods),
+        *((labels[m], [(w, errors.at(family, m, w)) for w in errors.widths(family, m)]) for m in methods),
         ("individual", [point for point in alone if point[1].values]),
     ]
 
@@ -106,8 +105,8 @@ def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
             widths, spreads = zip(*points, strict=True)
             means = [spread.mean for spread in spreads]
             deviations = [spread.deviation or 0.0 for spread in spreads]
-            style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "markersize": 5}
-            axes.errorbar(widths, means, deviations, label=label, capsize=3, linewidth=1.4, **style)
+            style = series_style(number)
+            axes.errorbar(widths, means, deviations, label=label, capsize=3, linewidth=1.4, markersize=5, **style)
     axes.set_xticks([width for width, _ in max((points for _, points in series), key=len)])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("width")
@@ -117,7 +116,7 @@ def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
 def plot_curves(errors: Errors, family: str) -> Figure:
     """Training and validation error over epochs: means over seeds, and from the smallest to the largest."""
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, split, title in zip(panels, ("train", "eval"), ("training", "validation"), strict=True):
         for method, line in ((SLIMMABLE, "-"), (NAIVE, "--")):
             for number, width in enumerate(FAMILIES[family].widths):
