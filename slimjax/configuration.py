@@ -97,7 +97,7 @@ def config_of_run(workdir: epath.Path, which: str, overrides: Mapping[str, Any])
     checkpoints = Checkpoints(workdir)
     stored = checkpoints.description(checkpoints.find(which)).config
     config, known = default.get_config(), set(known_keys())
-    for key, value in _leaves(stored):
+    for key, value in leaves(stored):
         if key not in known:
             raise UserError(f"the checkpoints of {workdir} have the unknown key {key}; they are of another version")
         _set(config, key, value)
@@ -134,12 +134,18 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _keys(config: Mapping[str, Any]) -> Iterator[str]:
-    return (key for key, _ in _leaves(config))
+    return (key for key, _ in leaves(config))
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a configuration, or of one that was stored, by its dotted key.
+
+    Args:
+      config: the whole, or one of its sections.
+      prefix: in front of the keys.
+    """
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -5,7 +5,7 @@ run as the page has it, and behind it what is appended here, which makes it smal
 a key of the configuration, is given twice, the later one counts. So what is appended also overrides: keys that the
 command's `--config` file sets (`small`, STEPS, SMALL_IMAGES), and in two entries a flag that the page itself gives, for
 the reason that stands there: `--topology` in PLAN_OF_A_POD, and `--scale` in `grid`. What the page gives there is tried
-as far as it goes in tests/test_plan.py, tests/test_configs.py and, of the scales, tests/test_reproduce.py.
+as far as it goes in tests/test_plan.py, tests/test_configs.py and, of the scales, tests/reproduce.
 """
 
 import shutil

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from comparisons import (
 )
 from raw_results import Result
 
-from slimjax.configuration import completed
+from slimjax.configuration import completed, leaves
 from slimjax.errors import UserError
 
 
@@ -242,7 +242,7 @@ def _cells_of(row: Comparison) -> list[str]:
 def _recipes(results: Sequence[Result]) -> str:
     """In which settings the runs differ from the slimmable network of the same family and seed."""
     # Of an older version's results, keys that have been added since have their default.
-    settings = {result["cell"]: dict(_leaves(completed(result["config"]))) for result in results}
+    settings = {result["cell"]: dict(leaves(completed(result["config"]))) for result in results}
     slimmable = {(r["family"], r["seed"]): settings[r["cell"]] for r in results if r["method"] == SLIMMABLE}
     differing: dict[str, set[str]] = {}
     for result in results:
@@ -257,14 +257,6 @@ def _recipes(results: Sequence[Result]) -> str:
         "slimmable network of the same family and seed. All others are equal, the number of epochs among them; "
         f"incremental training takes it for each width.\n\n{table}"
     )
-
-
-def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _seconds(errors: Errors) -> str:

@@ -1,9 +1,8 @@
 """Individual against slimmable networks, in the layout of table 3 of SNet."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from slimjax.configuration import leaves, plain
 from slimjax.reporting.parts import DataTable, Heading, Part, Section, Text
 from slimjax.reporting.runs import Measured, figure_name, width_text
 
@@ -90,17 +89,9 @@ def _cells(individual: float | None, slimmable: float) -> tuple[str, str, str]:
 
 def _differing_settings(slimmable: Measured, individual: Measured) -> str:
     """A sentence that names the settings in which two compared runs differ; empty if there are none."""
-    ours, theirs = (dict(_settings(json.loads(run.run.config.to_json()))) for run in (slimmable, individual))
+    ours, theirs = (dict(leaves(plain(run.run.config))) for run in (slimmable, individual))
     keys = [key for key in ours if ours[key] != theirs.get(key) and key not in _SAME_BY_NATURE]
     if not keys:
         return ""
     named = "; ".join(f"{key} {theirs.get(key)} instead of {ours[key]}" for key in keys)
     return f"{individual.name} differs from {slimmable.name} in more than its width: {named}."
-
-
-def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

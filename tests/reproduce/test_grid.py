@@ -1,11 +1,6 @@
-"""The grid that repeats the paper's comparisons: its runs, their raw results, and the tables made from them."""
+"""The grid that repeats the paper's comparisons: its runs, and their raw results."""
 
-import importlib
 import json
-import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,40 +8,12 @@ import pytest
 from programs import lines_of, wait_for
 
 from slimjax import UserError, create_model
-from slimjax.configuration import check_keys, plain
+from slimjax.configuration import check_keys, leaves, plain
 from slimjax.tasks.dataset_info import DatasetInfo
 from slimjax.training.mesh import data_mesh
 from slimjax.training.setup import create_training
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "experiments" / "reproduce"
-PAGE = ROOT / "docs" / "reproducing.md"
-
-
-@pytest.fixture(scope="module")
-def reproduce():
-    """Imports a module of the folder, as its scripts import each other."""
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    sys.path.remove(str(FOLDER))
-
-
-@pytest.fixture(scope="module")
-def cells(reproduce):
-    return reproduce("cells")
-
-
-@pytest.fixture(scope="module")
-def raw_results(reproduce):
-    return reproduce("raw_results")
-
-
-def leaves(config, prefix=""):
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+FOLDER = Path(__file__).parents[2] / "experiments" / "reproduce"
 
 
 def test_the_grid_runs_each_cell_once_and_all_of_a_seed_before_the_next(cells):
@@ -110,51 +77,8 @@ def test_every_cell_of_a_large_scale_trains_as_far_as_it_can_be_told_without_ima
         (["--results=/tmp"], "--results=/tmp has to be a file of JSON lines whose name ends in .jsonl"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_loaded(assert_refused, arguments, message):
+def test_mistakes_are_told_before_anything_is_loaded(run_script, assert_refused, arguments, message):
     assert_refused(run_script("run.py", *arguments), message)
-
-
-def run_script(script, *arguments, environment=None):
-    result = subprocess.run(
-        [sys.executable, str(FOLDER / script), *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return result.returncode, result.stdout, result.stderr
-
-
-# Hand-made results: errors by width, of two seeds.
-MADE = {
-    ("individual=0.25", 0): {"0.25": 20.0},
-    ("individual=0.25", 1): {"0.25": 23.0},
-    ("slimmable", 0): {"0.25": 18.0, "0.5": 16.0, "0.75": 15.0, "1": 14.0},
-    ("slimmable", 1): {"0.25": 22.0, "0.5": 17.5, "0.75": 15.5, "1": 15.0},
-    ("naive", 0): {"0.25": 88.0, "0.5": 70.0, "0.75": 61.0, "1": 52.0},
-}
-
-
-@pytest.fixture
-def made(cells):
-    def point(epoch, errors):
-        return {"step": int(10 * epoch), "epoch": epoch, "top1_error": errors, "loss": dict.fromkeys(errors, 1.0)}
-
-    def result(method, seed, errors):
-        cell = cells.Cell("mobilenet_v1", method, seed)
-        figures = {width: {"loss": 0.5, "top1_error": error} for width, error in errors.items()}
-        curve = [point(epoch, {width: error + 2 - epoch for width, error in errors.items()}) for epoch in (1.0, 2.0)]
-        return {
-            "cell": cell.name, "family": cell.family, "method": method, "seed": seed, "dataset": "digits",
-            "scale": "tiny", "config": plain(cells.config_of(cell, "digits", "tiny")), "commit": "0123456789ab",
-            "machine": {"platform": "cpu", "device": "cpu", "cores": 2, "processor": "Some CPU"},
-            "resumed_from_step": 0, "seconds": 100.0 * len(errors) + seed, "train_seconds": 72.0,
-            "figures": figures, "calibrated": None, "curves": {"train": curve, "eval": curve},
-        }  # fmt: skip
-
-    return [result(method, seed, errors) for (method, seed), errors in MADE.items()]
 
 
 def test_results_are_kept_line_by_line_and_recognised(made, cells, raw_results, tmp_path):
@@ -201,88 +125,6 @@ def test_curves_and_seconds_come_from_the_lines_of_metrics(reproduce):
     }
     # 10 steps of 64 images at 320 a second, 5 at 640.
     assert run_cell.train_seconds(lines, 64) == pytest.approx(2.0 + 0.5)
-
-
-def test_errors_over_seeds_and_their_differences(made, reproduce):
-    comparisons = reproduce("comparisons")
-    errors = comparisons.Errors(made)
-    narrow, half, *_ = comparisons.compare_individual(errors, "mobilenet_v1")
-    assert narrow.reference.values == {0: 20.0, 1: 23.0}
-    assert (narrow.reference.mean, narrow.other.mean) == (21.5, 20.0)
-    # Two values 3 apart: 1.5 from their mean each, squared and summed 4.5, over n - 1 = 1.
-    assert narrow.reference.deviation == pytest.approx(math.sqrt(4.5))
-    assert narrow.difference.values == {0: -2.0, 1: -1.0}
-    assert narrow.difference.deviation == pytest.approx(math.sqrt(0.5))
-    assert narrow.better_in == 2
-    assert half.reference.values == half.difference.values == {}
-    # Only one seed has a naive network.
-    naive = comparisons.compare_methods(errors, "mobilenet_v1", "slimmable", "naive")
-    assert [row.difference.values for row in naive] == [{0: 70.0}, {0: 54.0}, {0: 46.0}, {0: 38.0}]
-    assert [row.better_in for row in naive] == [0, 0, 0, 0]
-    assert naive[0].other.deviation is None
-    assert errors.in_training("mobilenet_v1", "slimmable", 0.25).values == {0: 18.0, 1: 22.0}
-
-
-def test_tables_and_figures_are_made_by_one_command(made, raw_results, tmp_path):
-    path, page = tmp_path / "digits_tiny.jsonl", tmp_path / "docs" / "page.md"
-    for result in made:
-        raw_results.add_result(path, result)
-    page.parent.mkdir()
-    page.write_text(
-        "before\n\n<!-- tables of digits_tiny: begin -->\nold\n<!-- tables of digits_tiny: end -->\nafter\n"
-    )
-    code, out, err = run_script("make_tables.py", f"--results={path}", f"--page={page}")
-    assert code == 0, err
-    assert "figure2.png, table3.png" in out
-    tables = (tmp_path / "digits_tiny" / "tables.md").read_text()
-    lines = tables.splitlines()
-    assert "5 runs on digits (`--scale=tiny`: 2 epochs of `train[:1280]`, errors on `test[:256]`, 16 pixels)" in tables
-    assert "which took 23 minutes on 2 cores of Some CPU, of them 6 for the training steps," in tables
-    # Table 3: means, sample deviations and number of seeds; paired differences; the paper's 46.9 - 50.2.
-    assert "| mobilenet_v1, 0.25 | 21.50 ± 2.12 (2) | 20.00 ± 2.83 (2) | -1.50 ± 0.71 (2) | 2 of 2 | -3.3 |" in lines
-    assert "| mobilenet_v1, 1 | - | 14.50 ± 0.71 (2) | - | - | -0.6 |" in lines
-    # Figure 2: naive in training and validation, then switchable.
-    assert "| 0.5 | 70.00 (1) | 70.00 (1) | 16.75 ± 1.06 (2) | 16.75 ± 1.06 (2) |" in lines
-    assert "| naive | `model.batch_norm=shared` |" in lines
-    assert "Table 4" not in tables
-    for name in ("figure2", "table3"):
-        assert (tmp_path / "digits_tiny" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    text = page.read_text()
-    assert text.startswith("before\n\n<!-- tables of digits_tiny: begin -->\n\n5 runs")
-    assert text.endswith("<!-- tables of digits_tiny: end -->\nafter\n")
-    assert "old" not in text
-    assert "](../digits_tiny/figure2.png)" in text
-    page.write_text("nothing")
-    code, _, err = run_script("make_tables.py", f"--results={path}", f"--page={page}")
-    assert code == 2
-    assert "has no place for the tables; write the lines `<!-- tables of digits_tiny: begin -->` and" in err
-
-
-def test_tables_without_results_are_refused(assert_refused, tmp_path):
-    assert_refused(run_script("make_tables.py", f"--results={tmp_path / 'none.jsonl'}"), "has no results; make some")
-    assert_refused(run_script("make_tables.py", "--results=none"), "--results=none has to be a file of JSON lines")
-    (tmp_path / "part.jsonl").write_text('{"cell": "x"}\n')
-    assert_refused(run_script("make_tables.py", f"--results={tmp_path / 'part.jsonl'}"), "part.jsonl is no result")
-
-
-def test_a_table_of_another_family_has_its_picture(reproduce, made):
-    comparisons, figures = map(reproduce, ("comparisons", "figures"))
-    of_resnet = [{**result, "family": "resnet"} for result in made if result["method"] != "naive"]
-    assert figures.drawable(comparisons.Errors(of_resnet)) == ["table3"]
-
-
-@pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.jsonl")), ids=lambda path: path.stem)
-def test_committed_tables_are_those_of_the_committed_results(reproduce, raw_results, path):
-    comparisons, figures, report_text = map(reproduce, ("comparisons", "figures", "report_text"))
-    results = raw_results.read_results(path)
-    pictures = figures.drawable(comparisons.Errors(results))
-    folder = path.with_suffix("")
-    assert (folder / "tables.md").read_text() == report_text.report(results, pictures, "") + "\n"
-    assert {f"{name}.png" for name in pictures} == {picture.name for picture in folder.glob("*.png")}
-    text = PAGE.read_text()
-    assert f"<!-- tables of {path.stem}: begin -->" in text
-    of_page = report_text.report(results, pictures, f"../experiments/reproduce/results/{path.stem}/")
-    assert report_text.with_tables(text, path.stem, of_page) == text
 
 
 @pytest.fixture
@@ -341,7 +183,7 @@ def test_a_killed_grid_goes_on_where_it_was(start_grid, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_comparison_comes_out_of_a_grid(start_grid, tmp_path):
+def test_every_comparison_comes_out_of_a_grid(run_script, start_grid, tmp_path):
     methods = "slimmable,naive,shared_affine,incremental"
     arguments = ["--experiments=figure2,affine,incremental", f"--methods={methods}"]
     process = start_grid(*arguments)
