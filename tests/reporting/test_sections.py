@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from slimjax.configs import default
 
 from slimjax.analysis.timing import Latency
@@ -17,7 +18,7 @@ from slimjax.reporting.sections.agreement import agreement, agreement_section
 from slimjax.reporting.sections.batch_norms import affine_parameters
 from slimjax.reporting.sections.comparison import comparison_section
 from slimjax.reporting.sections.confusion import class_errors, confusion, confusion_section
-from slimjax.reporting.sections.costs import costs_section, pareto_front
+from slimjax.reporting.sections.costs import costs_section, paint_costs, pareto_front
 from slimjax.reporting.sections.curves import curves_section
 from slimjax.reporting.sections.examples import chosen_images
 from slimjax.training.metric_writers import JSON_LINES, JsonLinesWriter, scalars_of
@@ -124,6 +125,45 @@ def test_costs_are_those_of_the_profile_and_the_clock(measured):
         assert list(row) == ["run", f"{width:g}", f"{measured.outcomes[width].top1_error:.2f}", *counts, *times]
     assert len(tables(costs_section([measured], MACHINE))[0].headers) == 5
     assert "not measured (`--nolatency`)" in texts(costs_section([measured], MACHINE))[0]
+
+
+@pytest.mark.parametrize("costs", [(1.0, 2.0, 4.0), (1.0, 20.0, 400.0)], ids=["linear", "logarithmic"])
+@pytest.mark.parametrize("errors", [(9.0, 5.0, 4.0), (3.0, 5.0, 4.0)], ids=["all of it", "one point"])
+def test_the_front_is_drawn_to_the_edge(measured, costs, errors):
+    points = list(zip(costs, errors, (0.25, 0.5, 1.0), strict=True))
+    figure = Figure()
+    paint_costs(figure, series={"run": points}, label="cost", score=measured.run.score)
+    (axes,) = figure.axes
+    front = next(line for line in axes.lines if line.get_label() == "Pareto front")
+    corners = list(zip(front.get_xdata(), front.get_ydata(), strict=True))
+    assert corners[:-1] == [point[:2] for point in points if point[1] == min(errors[: points.index(point) + 1])]
+    assert corners[-1] == (axes.get_xlim()[1], min(errors))
+    assert axes.get_xlim()[1] < 2.5 * max(costs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "on augmented images and with"),
+        ({"augmentation": "none"}, "on the images as they are, without augmentation, and with"),
+        ({"augmentation": "none", "flip": True}, "on augmented images and with"),
+        ({"augmentation": "none", "pca_noise": 0.1}, "on augmented images and with"),
+    ],
+)
+def test_curves_say_whether_images_were_augmented(measured, settings, told):
+    config = default.get_config()
+    config.dataset.update(settings)
+    of_run = dataclasses.replace(measured, run=dataclasses.replace(measured.run, config=config))
+    assert told in texts(curves_section([of_run]))[0]
+    detector = dataclasses.replace(
+        of_run, run=dataclasses.replace(of_run.run, config=config.copy_and_resolve_references())
+    )
+    detector.run.config.task = "detection"
+    assert ("on augmented images" in texts(curves_section([detector]))[0]) == config.dataset.flip
+    if not settings:
+        other = dataclasses.replace(detector, run=dataclasses.replace(detector.run, name="other"))
+        both = "on augmented images (run) or the images as they are (the other runs) and with"
+        assert both in texts(curves_section([of_run, other]))[0]
 
 
 def test_curves_are_read_as_they_were_written(tmp_path, measured):

@@ -40,7 +40,7 @@ def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> S
         pictures.append(
             draw(
                 f"{slug(score.title).lower()}_over_{key}",
-                partial(_paint, series=series, label=label, score=score),
+                partial(paint_costs, series=series, label=label, score=score),
                 alt=f"{_sentence(score.name)} against {label}; the numbers are in the table below.",
                 caption=f"{score.title} against {label}.",
             )
@@ -91,19 +91,17 @@ def _series(measured: Sequence[Measured], cost: Callable[[Measured, float], floa
     return {name: sorted(points) for name, points in series.items()}
 
 
-def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str, score: Score) -> None:
+def paint_costs(figure: Figure, series: Mapping[str, Sequence[Point]], label: str, score: Score) -> None:
+    """The curve of every series, and the front of all their points.
+
+    Args:
+      figure: to paint on.
+      series: points by name, ascending in their cost.
+      label: of the costs.
+      score: what the points are worth.
+    """
     axes = figure.subplots()
     points = [point for of_series in series.values() for point in of_series]
-    front = pareto_front(points, score.larger_is_better)
-    axes.step(
-        [cost for cost, _, _ in front],
-        [value for _, value, _ in front],
-        where="post",
-        linestyle="--",
-        color=FAINT,
-        linewidth=1.2,
-        label="Pareto front",
-    )
     for index, (name, of_series) in enumerate(series.items()):
         costs, values, _ = zip(*of_series, strict=True)
         axes.plot(costs, values, linewidth=1.4, markersize=6, label=name, **series_style(index))
@@ -111,8 +109,18 @@ def _paint(figure: Figure, series: Mapping[str, Sequence[Point]], label: str, sc
     scale_cost_axis(axes, [cost for cost, _, _ in points], label)
     _scale_values(axes, [value for _, value, _ in points], may_compress=not score.larger_is_better)
     axes.set_ylabel(f"{score.name}, %")
+    _draw_front(axes, pareto_front(points, score.larger_is_better))
     _name_widths(axes, points)
     add_legend(figure, axes, columns=2)
+
+
+def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
+    """Draws it up to the right edge: its last point beats whatever costs more, and one point alone is a line too."""
+    limits = axes.get_xlim()
+    costs, values, _ = zip(*front, strict=True)
+    style: dict[str, Any] = {"linestyle": "--", "color": FAINT, "linewidth": 1.2, "zorder": 1}
+    axes.step((*costs, limits[1]), (*values, values[-1]), where="post", label="Pareto front", **style)
+    axes.set_xlim(limits)
 
 
 def _scale_values(axes: Axes, values: Sequence[float], may_compress: bool) -> None:

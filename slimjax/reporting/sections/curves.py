@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from slimjax.analysis.plot_style import series_style
 from slimjax.reporting.charts import add_legend, compress_errors, draw
@@ -21,7 +22,8 @@ def curves_section(measured: Sequence[Measured]) -> Section:
     score = measured[0].run.score
     text = (
         "What every width has learned while it did, as the run has logged it: in training, the mean since the line "
-        "before, on augmented images and with the batch's own statistics; in validation, on the whole evaluation split."
+        f"before, {_images_of_training(measured)} and with the batch's own statistics; in validation, on the whole "
+        "evaluation split."
     )
     if not score.larger_is_better:
         text += " The error axis is compressed (square root), so that what is left at the end can be read."
@@ -40,6 +42,24 @@ def curves_section(measured: Sequence[Measured]) -> Section:
         if not _curves_of(of_run)
     ]
     return Section("curves", "Training and validation curves", parts)
+
+
+def _images_of_training(measured: Sequence[Measured]) -> str:
+    """On what runs have trained, by their configurations."""
+    augmented = [_is_augmented(of_run.run.config) for of_run in measured]
+    if all(augmented):
+        return "on augmented images"
+    if not any(augmented):
+        return "on the images as they are, without augmentation,"
+    names = [of_run.name for of_run, is_augmented in zip(measured, augmented, strict=True) if is_augmented]
+    return f"on augmented images ({', '.join(names)}) or the images as they are (the other runs)"
+
+
+def _is_augmented(config: ConfigDict) -> bool:
+    """Whether training changes images at random; detectors do no more than mirror them."""
+    data = config.dataset
+    of_classifiers = data.augmentation != "none" or data.color_jitter > 0 or data.pca_noise > 0
+    return data.flip or (config.task == "classification" and of_classifiers)
 
 
 def _curves_of(measured: Measured) -> dict[str, Mapping[float, Curve]]:
