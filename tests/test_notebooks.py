@@ -52,6 +52,8 @@ def check_outputs(notebook):
         text = "\n".join(texts_of(cell))
         assert "Warning" not in text, text
         assert "error:" not in text, text
+        # A run that hangs tells it.
+        assert "waiting for" not in text, text
         assert "\r" not in text, text
         assert not ABSOLUTE.search(text), text
         assert len(text) < 5000, "a reader wants less"
@@ -175,9 +177,11 @@ def test_deploy_keeps_its_budget(executed):
     assert median <= budget
     assert width in (0.25, 0.5, 0.75, 1.0)
     rows = re.findall(
-        r"^(idle again|idle|loaded) +(\d+) +([\d.]+)% +([\d.]+) +([\d.]+)$", printed_by(notebook, "draw"), re.M
+        r"^(idle again|idle|loaded) +(\d+) +(\d+) +([\d.]+) +([\d.]+)$", printed_by(notebook, "draw"), re.M
     )
     assert [row[0] for row in rows] == ["idle", "loaded", "idle again"]
     assert all(int(row[1]) > 5 for row in rows)
+    told = re.search(r"(\d+) calls, of which (\d+) ran over", printed_by(notebook, "under-load")).groups()
+    assert [sum(int(row[column]) for row in rows) for column in (1, 2)] == list(map(int, told))
     assert float(rows[1][3]) <= float(rows[0][3]), "under load it runs narrower, never wider"
     assert len(pictures_of(notebook)) == 2
