@@ -43,6 +43,7 @@ test-browser: $(STAMP)
 	@for name in "$(CHROMIUM)" chromium chromium-browser google-chrome; do command -v "$$name" >/dev/null && exit 0; done; \
 		echo "test-browser needs Chromium: apt-get install chromium, or make test-browser CHROMIUM=PATH" >&2; exit 1
 	CHROMIUM="$(CHROMIUM)" $(RUN) -m pytest -m browser
+	@echo "what Chromium showed: build/screenshots"
 
 nightly: test test-slow test-torch test-browser
 

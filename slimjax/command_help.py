@@ -52,12 +52,15 @@ def _meaning(flag: flags.Flag) -> str:
     # flag may be repeated.
     text = re.sub(r"^<[^>]*>: |^--\S+ |;\s+repeat this option .*", "", flag.help, flags=re.DOTALL)
     says_nothing = flag.boolean or flag.name == "config" or flag.default in (None, "", [])
-    return text if says_nothing else f"{text} Default: {(flag.default_as_str or '').strip(chr(39))}."
+    if says_nothing:
+        return text
+    of_list = ", ".join(flag.default) if isinstance(flag.default, list) else None
+    return f"{text} Default: {of_list or (flag.default_as_str or '').strip(chr(39))}."
 
 
 def _entry(usage: str, meaning: str, columns: int) -> str:
     """A flag and what it means, side by side where there is room."""
-    lines = textwrap.wrap(meaning, max(columns - _INDENT, 30))
+    lines = textwrap.wrap(meaning, max(columns - _INDENT, 30), break_long_words=False)
     first = f"  {usage}"
     if len(first) < _INDENT and lines:
         first, lines = first.ljust(_INDENT) + lines[0], lines[1:]

@@ -37,8 +37,8 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Of each run: latest, 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; `report` in the first workdir if absent.")
 _LATENCY = flags.DEFINE_boolean("latency", True, "Whether to time every width on this machine.")
 _LAYER = flags.DEFINE_string("layer", None, "Convolution whose channel's images are shown; the last one if absent.")
-_QUIET = cli.define_quiet()
 _CHANNEL = flags.DEFINE_integer("channel", None, "Of that layer; the one that tells classes apart best if absent.")
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:

@@ -1,15 +1,22 @@
 """The report command on a network that has learned, and its page in a real browser."""
 
+import io
 import json
 import os
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from slimjax.analysis.plot_style import COLOURS
 from slimjax.reporting.charts import LESS, MORE, STRONGEST_CELL
+
+SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+"""Of the page, for people to look at."""
 
 WIDTHS = ["0.25", "1"]
 ROW = re.compile(r"│ +(0\.25|1) │ +[\d,]+ │ +[\d.]+ M │ +([\d.]+) │")
@@ -139,6 +146,31 @@ def test_a_browser_shows_it_whole_in_both_schemes(browser, report, width, scheme
     sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert sizes
     assert min(sizes) > 0
+    page.screenshot(path=SCREENSHOTS / f"report_{width}_{scheme}.png", full_page=True)
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_goes_on_is_shaded_at_that_edge(browser, report, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme=scheme)
+    page.goto((report[1] / "index.html").as_uri())
+    wide = page.evaluate_handle(
+        "[...document.querySelectorAll('.scroll')].find(e => e.scrollWidth > e.clientWidth + 40)"
+    ).as_element()
+    assert wide, "no table of this report is too wide for a phone"
+
+    def shades():
+        """How far the grounds of both edges are from the paper: medians, since text covers some of their pixels."""
+        pixels = np.asarray(Image.open(io.BytesIO(wide.screenshot())).convert("L")).astype(int)
+        paper = np.bincount(pixels.ravel()).argmax()
+        return [abs(np.median(pixels[:, column]) - paper) for column in (1, -2)]
+
+    assert shades()[0] == 0
+    assert shades()[1] > 15
+    wide.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+    assert shades()[0] > 15
+    assert shades()[1] == 0
     page.close()
 
 

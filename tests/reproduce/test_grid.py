@@ -1,6 +1,7 @@
 """The grid that repeats the paper's comparisons: its runs, and their raw results."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -59,6 +60,13 @@ def test_every_cell_of_a_large_scale_trains_as_far_as_it_can_be_told_without_ima
         training = create_training(cells.config_of(cell, "fashion_mnist", scale), data_mesh(jax.devices()[:1]), info)
         stages = len(training.task.model.widths) if cell.method == "incremental" else 1
         assert training.rule.num_steps == stages * steps
+
+
+def test_help_breaks_no_name_of_what_can_be_compared(run_script, cells):
+    code, out, err = run_script("run.py", "--help")
+    assert (code, err) == (0, "")
+    for name in cells.EXPERIMENTS:
+        assert re.search(rf"\b{name}\b[,.]", out), out
 
 
 @pytest.mark.parametrize(
