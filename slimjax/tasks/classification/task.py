@@ -58,8 +58,11 @@ class ClassificationTask:
         return classification_metrics(logits, batch["label"], losses, batch["mask"])
 
     def figures(self, metrics: ClassificationMetrics, results: epath.Path | None = None) -> Figures:
-        """See Task."""
-        return plain_figures(metrics)
+        """See Task; without the top-5 error where no more than five classes make every answer one of the first five."""
+        figures = plain_figures(metrics)
+        if self.info.num_classes <= 5:
+            del figures["top5_error"]
+        return figures
 
     def frozen_parameters(self) -> None:
         """See Task: all of them are trained."""

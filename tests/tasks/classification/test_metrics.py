@@ -3,8 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slimjax.configs import default
 
+from slimjax import create_model
 from slimjax.tasks.classification.metrics import classification_metrics, cross_entropy, top_k_error
+from slimjax.tasks.classification.task import ClassificationTask
+from slimjax.tasks.dataset_info import DatasetInfo
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -27,6 +31,16 @@ def test_top_k_error_counts_labels_beyond_the_k_largest(rng):
 def test_of_fewer_than_five_classes_none_is_beyond_the_fifth(rng):
     logits, labels = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), jnp.arange(6) % 3
     assert (top_k_error(logits, labels, 5) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "names"), [(5, {"loss", "top1_error"}), (6, {"loss", "top1_error", "top5_error"})]
+)
+def test_an_evaluation_has_a_top_5_error_where_there_is_a_sixth_class(rng, num_classes, names):
+    model = create_model("mobilenet_v1_tiny", (1.0,), num_classes)
+    task = ClassificationTask(default.get_config(), model, DatasetInfo("folder", num_classes, 100, 50, ()))
+    logits, labels = jnp.asarray(rng.normal(size=(4, num_classes)), jnp.float32), jnp.arange(4)
+    assert task.figures(classification_metrics(logits, labels, cross_entropy(logits, labels))).keys() == names
 
 
 def test_constant_and_broken_logits_are_not_taken_for_right():
