@@ -50,7 +50,7 @@ def _is_comparable(slimmable: Measured, individual: Measured) -> bool:
     return _kind(slimmable) == _kind(individual) and individual.widths[0] in slimmable.widths
 
 
-def _kind(measured: Measured) -> tuple[Any, ...]:
+def _kind(measured: Measured) -> tuple[object, ...]:
     """What is the same in networks of which one may stand beside the other: a Mask R-CNN is no Faster R-CNN."""
     config = measured.run.config
     heads = (config.detection.masks, config.detection.num_keypoints) if config.task == "detection" else ()
