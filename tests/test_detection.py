@@ -2,12 +2,17 @@
 
 import json
 import re
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 from programs import STEPS_OF_ONE, arrays_of, lines_of
 
-from slimjax import SlimmableRuntime
+from slimjax import SlimmableRuntime, load_checkpoint
+from slimjax.deploy.comparing import compare_detections
+from slimjax.tasks import colours
 from slimjax.tasks.detection.data.shapes import write_shapes
 
 SMALL = [
@@ -132,9 +137,22 @@ def test_a_bundle_finds_what_was_trained(trained, run_program, tmp_path):
     code, out, err = run_program(*arguments, module="slimjax.export", seconds=900)
     assert code == 0, err
     assert "box ap50" in out
-    runtime = SlimmableRuntime.load(bundle)
-    found = runtime.predict(np.zeros((1, *runtime.input_shape[1:]), np.uint8), width=0.25)
-    assert not np.any(found["there"] & (found["scores"] > 0.5)), "there is nothing to be found in a black image"
+    runtime, (model, variables) = SlimmableRuntime.load(bundle), load_checkpoint(workdir)
+    write_shapes(tmp_path / "shapes", {"some": 4}, seed=5)
+    pictures = [Image.open(path).convert("RGB") for path in sorted((tmp_path / "shapes" / "some").iterdir())]
+    images = np.zeros((len(pictures), *runtime.input_shape[1:]), np.uint8)
+    for image, picture in zip(images, pictures, strict=True):
+        # Cut off at the edges, or with black beside them.
+        pixels = np.asarray(picture)[: image.shape[0], : image.shape[1]]
+        image[: pixels.shape[0], : pixels.shape[1]] = pixels
+    normalised = ((images / 255 - colours.MEAN) / colours.STDDEV).astype(np.float32)
+    for width in (0.25, 1.0):
+        found = runtime.predict(images, width=width)
+        expected = jax.jit(partial(model.apply, width=width))(variables, normalised)._asdict()
+        difference, agreement = compare_detections(found, jax.device_get(expected))
+        assert difference < 1e-3
+        assert agreement > 0.95
+        assert np.all(np.any(found["there"] & (found["scores"] > 0.5), axis=1)), "there are objects in every image"
     arguments = [f"--workdir={workdir}", f"--output={tmp_path / 'other'}", "--formats=litert"]
     code, _, err = run_program(*arguments, module="slimjax.export")
     assert code == 2

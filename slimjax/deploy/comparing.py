@@ -14,6 +14,12 @@ _SAME_BOX = 0.9
 _SAME_PLACE = 0.1
 """Pixels within which every coordinate is, of boxes that are the same whatever their area."""
 
+_SAME_BINS = 0.98
+"""Share of a mask's bins that are on the same side of one half in masks that are the same."""
+
+_SAME_KEYPOINTS = 0.9
+"""Share of the keypoints that are within a pixel where keypoints are the same: of two bins as good, another may win."""
+
 
 def compare_logits(logits: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """The largest difference of a logit over the largest logit, and the share of images with the same prediction.
@@ -29,6 +35,8 @@ def compare_logits(logits: np.ndarray, expected: np.ndarray) -> tuple[float, flo
 def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """The largest difference of a score of what both found, and the share of what either found that both did.
 
+    Both found what has the same box, category, mask and keypoints, as far as there are such.
+
     Args:
       found: arrays [batch, detections, ...] by name, as `slimjax.tasks.detection.proposals.Detections`.
       expected: likewise.
@@ -36,10 +44,10 @@ def compare_detections(found: Mapping[str, np.ndarray], expected: Mapping[str, n
     differences, both, either = [0.0], 0, 0
     for image in range(len(expected["boxes"])):
         ours, theirs = (
-            {name: arrays[name][image][_is_compared(arrays, image)] for name in ("boxes", "labels", "scores")}
+            {name: of_name[image][_is_compared(arrays, image)] for name, of_name in arrays.items()}
             for arrays in (found, expected)
         )
-        pairs = _pairs(ours, theirs)
+        pairs = [(a, b) for a, b in _pairs(ours, theirs) if _are_same_inside(ours, a, theirs, b)]
         differences += [abs(float(ours["scores"][a] - theirs["scores"][b])) for a, b in pairs]
         both += len(pairs)
         either += len(ours["boxes"]) + len(theirs["boxes"]) - len(pairs)
@@ -62,6 +70,17 @@ def _pairs(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> 
         if len(overlaps) and overlaps.max() >= _SAME_BOX:
             pairs.append((index, int(overlaps.argmax())))
     return pairs
+
+
+def _are_same_inside(ours: Mapping[str, np.ndarray], a: int, theirs: Mapping[str, np.ndarray], b: int) -> bool:
+    """Whether masks and keypoints are the same of two detections in the same box."""
+    same = True
+    if "masks" in theirs:
+        same &= np.mean((ours["masks"][a] > 0.5) == (theirs["masks"][b] > 0.5)) >= _SAME_BINS
+    if "keypoints" in theirs:
+        apart = np.abs(ours["keypoints"][a, :, :2] - theirs["keypoints"][b, :, :2]).max(-1)
+        same &= np.mean(apart < 1.0) >= _SAME_KEYPOINTS
+    return bool(same)
 
 
 def _ious(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ def test_it_finds_what_the_network_finds(trained, bundle):
         difference, agreement = compare_detections(found, expected)
         assert difference < 1e-4
         assert agreement == 1
+        np.testing.assert_allclose(found["masks"], expected["masks"], atol=1e-4)
+        np.testing.assert_allclose(found["keypoints"], expected["keypoints"], atol=1e-2)
         for name, entry in runtime.manifest.outputs.items():
             assert found[name].shape == (2, *entry.shape)
             assert found[name].dtype == entry.dtype
@@ -122,3 +124,21 @@ def test_detections_are_compared_by_boxes_of_a_category():
     nothing = {**ours, "there": np.zeros((1, 3), bool)}
     assert compare_detections(nothing, nothing) == (0.0, 1.0)
     assert compare_detections(ours, nothing) == (0.0, 0.0)
+
+
+def test_detections_of_other_masks_or_keypoints_are_others():
+    ours = {
+        "boxes": np.array([[[0, 0, 10, 10], [20, 20, 40, 40]]], np.float32),
+        "labels": np.array([[0, 1]]),
+        "scores": np.array([[0.9, 0.5]]),
+        "there": np.array([[True, True]]),
+        "masks": np.linspace(0, 1, 2 * 28 * 28).reshape(1, 2, 28, 28),
+        "keypoints": np.arange(24.0).reshape(1, 2, 4, 3),
+    }
+    assert compare_detections(ours, ours) == (0.0, 1.0)
+    nearly = {**ours, "masks": ours["masks"] + 1e-4, "keypoints": ours["keypoints"] + 0.5}
+    assert compare_detections(nearly, ours) == (0.0, 1.0)
+    for part, damage in (("masks", lambda masks: 1 - masks), ("keypoints", lambda points: points + np.eye(3)[0] * 1.5)):
+        damaged = ours[part].copy()
+        damaged[0, 1] = damage(damaged[0, 1])
+        assert compare_detections({**ours, part: damaged}, ours) == (0.0, 1 / 3), part
