@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,15 +12,9 @@ WARM_UP_CALLS = 3
 
 Key = TypeVar("Key", bound=Hashable)
 
-
-class Track(Protocol):
-    """Passes items on while it shows how many are through, as `Progress.track` does."""
-
-    def __call__(
-        self, items: Iterable[Any], what: str, total: int, figures: Callable[[], str] = ..., /
-    ) -> Iterable[Any]:
-        """The items, what they are, their number, and what they have come to so far, asked now and then."""
-        ...
+Track = Callable[..., Iterable[Any]]
+"""Passes items on while it shows how many are through, as `Progress.track` does: the items, what they are, how many,
+and a function that says what they have come to so far, which is asked now and then."""
 
 
 def untracked(items: Iterable[Any], what: str, total: int, figures: Callable[[], str] = str) -> Iterable[Any]:
