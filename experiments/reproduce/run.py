@@ -87,7 +87,7 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
         add_result(path, result)
         done[cell] = result
         figures = {float(width): of for width, of in result["figures"].items()}
-        progress.say(f"{place}: {result['seconds']:.0f} s, top-1 error, %: {figures_line(figures, 'top1_error')}")
+        progress.say(f"{place}: {result['seconds']:.0f} s, {figures_line(figures, 'top1_error', '%')}")
     return None
 
 

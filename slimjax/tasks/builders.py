@@ -73,7 +73,7 @@ def open_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBui
     return _download(name, builder, construct)
 
 
-def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds.core.DatasetBuilder:
+def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tuple[tfds.core.DatasetBuilder, bool]:
     """Writes the named data set, showing tfds's progress, or finds it written.
 
     Args:
@@ -83,7 +83,7 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds
       file_format: `tfrecord` or `array_record`.
 
     Returns:
-      Its builder, ready to be read.
+      Its builder, ready to be read, and whether it was written now.
 
     Raises:
       UserError: as `open_builder`, and if it is there in another format.
@@ -100,13 +100,13 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tfds
             if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 _check_connection(builder)
             builder.download_and_prepare(download_config=download_config, file_format=file_format)
-        return _construct_builder(name, data_dir or None)
+        return _construct_builder(name, data_dir or None), True
     if builder.info.file_format.value != file_format:
         raise UserError(
             f"data set {name!r} is in {builder.data_dir} as {builder.info.file_format.value} already; remove it, or "
             f"give another --data_dir for --file_format={file_format}"
         )
-    return builder
+    return builder, False
 
 
 def _check_manual_files(name: str, builder: tfds.core.DatasetBuilder, manual_dir: epath.Path) -> None:

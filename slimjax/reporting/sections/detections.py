@@ -31,7 +31,8 @@ def _row(measured: MeasuredDetector, example: FoundObjects) -> PanelRow:
     of_all |= {f"width {width_text(width)}": found for width, found in example.found.items()}
     panels = []
     for title, detections in of_all.items():
-        picture = drawn_on(Image.fromarray(example.image), detections, names, LEAST_SCORE)
+        is_found = detections is not example.truth
+        picture = drawn_on(Image.fromarray(example.image), detections, names, LEAST_SCORE, shows_scores=is_found)
         caption = f"{title}: {shown_count(detections, LEAST_SCORE)}"
         panels.append(Panel(_png(picture), f"Image {example.number}, {caption} objects", caption))
     return PanelRow(f"image {example.number}", panels)

@@ -60,11 +60,15 @@ def shown_count(detections: Mapping[str, np.ndarray], least_score: float) -> int
 
 
 def drawn_on(
-    picture: Image.Image, detections: Mapping[str, np.ndarray], names: Sequence[str], least_score: float
+    picture: Image.Image,
+    detections: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    least_score: float,
+    shows_scores: bool = True,
 ) -> Image.Image:
     """An image with its detections, enlarged where it is small; see `side_by_side` for the arguments.
 
-    The worst come first, so that better ones lie on top.
+    The worst come first, so that better ones lie on top. What was annotated, not found, has no scores to show.
     """
     scale, font = max(1.0, _LEAST_SIDE / min(picture.size)), _font()
     size = round(picture.width * scale), round(picture.height * scale)
@@ -82,7 +86,7 @@ def drawn_on(
             keypoints = detections["keypoints"][place][:, :2] * scale
             for x, y in keypoints[np.isfinite(keypoints).all(1)].tolist():
                 draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="white")
-        text = f"{names[label]} {detections['scores'][place]:.2f}"
+        text = f"{names[label]} {detections['scores'][place]:.2f}" if shows_scores else names[label]
         corner = draw.textbbox((left + 2, max(top - 16, 0)), text, font=font)
         draw.rectangle(corner, fill=colour)
         draw.text((left + 2, max(top - 16, 0)), text, "white", font=font)

@@ -202,7 +202,7 @@ def _annotation(
         if not np.all(np.abs([left, top, width, height, area]) <= _LARGEST) or min(width, height, area) < 0:
             raise ValueError("no box")
     except _UNREADABLE:
-        problems.add("annotations without image, category, box or area", name)
+        problems.add("annotations without a sound image, category, box, area or iscrowd", name)
         return None
     if image is None:
         problems.add("annotations of images that are not listed", f"{name} of image {entry['image_id']}")
@@ -218,10 +218,12 @@ def _annotation(
     try:
         segmentation, short = compressed_mask(entry.get("segmentation"), rows, columns)
     except _UNREADABLE as error:
-        problems.add("objects whose masks are none", f"{name}: {' '.join(str(error).split())[:100]}")
+        problems.add("objects without a mask that can be read", f"{name}: {' '.join(str(error).split())[:100]}")
         return None
     if short:
         problems.add("polygons with fewer than three points, of objects that have others", name)
+    if entry.get("keypoints") and not num_keypoints:
+        problems.add("keypoints, for their category names none, of objects that are kept", name)
     try:
         keypoints = _keypoints(entry.get("keypoints"), num_keypoints)
     except _UNREADABLE:

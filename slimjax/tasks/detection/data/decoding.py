@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -34,10 +35,17 @@ def decoded(file: Path | BinaryIO, annotated_size: tuple[int, int] | None = None
     """
     with Image.open(file) as opened:
         # First: of some formats Pillow itself makes upright what it decodes, and drops the tag.
-        stored = opened.convert("RGB")
+        stored = _in_8_bits(opened).convert("RGB")
         turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
     upright = stored if turn is None else stored.transpose(turn)
     return stored if annotated_size == size_of(stored) != size_of(upright) else upright
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """A grey image of 16 bits with its values scaled: Pillow would cut all of them off at 255."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray(np.rint(np.clip(np.asarray(picture) / 257.0, 0, 255)).astype(np.uint8))
 
 
 def size_of(picture: Image.Image) -> tuple[int, int]:

@@ -35,6 +35,11 @@ class TrainOrder:
         self._groups, self._batch_size, self._seed = {True: wide, False: tall}, batch_size, seed
         self._epoch: tuple[int, list[Picked]] | None = None
         self.batches_per_epoch = sum(len(group) // batch_size for group in self._groups.values())
+        if not len(wide) + len(tall):
+            raise UserError(
+                "no image of the training split has an object to learn from; annotate some, or set "
+                "detection.with_empty=True to learn from images of nothing"
+            )
         if not self.batches_per_epoch:
             raise UserError(
                 f"{len(wide)} wide and {len(tall)} tall images fill no batch of batch_size={batch_size}; "

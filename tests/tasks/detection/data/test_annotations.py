@@ -59,31 +59,37 @@ def test_what_is_right_is_read(read):
     [
         ({"image_id": 8}, "annotations of images that are not listed (the first: annotation 1 of image 8)"),
         ({"category_id": 2}, "annotations of categories that are not listed (the first: annotation 1 of category 2)"),
-        ({"bbox": [10, 20, -30, 25]}, "annotations without image, category, box"),
-        ({"bbox": [10, 20, 1e300, 25]}, "annotations without image, category, box"),
-        ({"image_id": float("inf")}, "annotations without image, category, box"),
-        ({"iscrowd": "maybe"}, "annotations without image, category, box"),
-        ({"segmentation": [[0, 0, 1e10, 0, 1e10, 1e10]]}, "objects whose masks are none"),
-        ({"bbox": [float("nan"), 20, 30, 25]}, "annotations without image, category, box"),
-        ({"bbox": [10, 20, 30]}, "annotations without image, category, box or area (the first: annotation 1)"),
-        ({"area": None}, "annotations without image, category, box or area"),
-        ({"area": -700.0}, "annotations without image, category, box or area"),
-        ({"bbox": None}, "annotations without image, category, box"),
+        ({"bbox": [10, 20, -30, 25]}, "annotations without a sound image, category, box"),
+        ({"bbox": [10, 20, 1e300, 25]}, "annotations without a sound image, category, box"),
+        ({"image_id": float("inf")}, "annotations without a sound image, category, box"),
+        ({"iscrowd": "maybe"}, "annotations without a sound image, category, box"),
+        ({"segmentation": [[0, 0, 1e10, 0, 1e10, 1e10]]}, "objects without a mask that can be read"),
+        ({"bbox": [float("nan"), 20, 30, 25]}, "annotations without a sound image, category, box"),
+        (
+            {"bbox": [10, 20, 30]},
+            "annotations without a sound image, category, box, area or iscrowd (the first: annotation 1)",
+        ),
+        ({"area": None}, "annotations without a sound image, category, box, area or iscrowd"),
+        ({"area": -700.0}, "annotations without a sound image, category, box, area or iscrowd"),
+        ({"bbox": None}, "annotations without a sound image, category, box"),
         (
             {"segmentation": [[10, 20, 40, 20]]},
-            "objects whose masks are none (the first: annotation 1: no polygon has three points)",
+            "objects without a mask that can be read (the first: annotation 1: no polygon has three points)",
         ),
         ({"segmentation": [[10, 20, 40, 20, 40]]}, "a polygon of 5 coordinates"),
-        ({"segmentation": [["a"] * 6]}, "objects whose masks are none"),
+        ({"segmentation": [["a"] * 6]}, "objects without a mask that can be read"),
         ({"segmentation": {"size": [6, 8], "counts": [48]}}, "run lengths of [6, 8], the image has [60, 80]"),
         ({"segmentation": {"size": [60, 80], "counts": [10, 20]}}, "run lengths of 30 pixels in an image of 4800"),
-        ({"segmentation": {"size": [60, 80]}}, "objects whose masks are none (the first: annotation 1: 'counts')"),
-        ({"segmentation": {"size": [60, 80], "counts": ["a"]}}, "objects whose masks are none"),
+        (
+            {"segmentation": {"size": [60, 80]}},
+            "objects without a mask that can be read (the first: annotation 1: 'counts')",
+        ),
+        ({"segmentation": {"size": [60, 80], "counts": ["a"]}}, "objects without a mask that can be read"),
         ({"segmentation": {"size": [60, 80], "counts": "abc"}}, "run lengths that are cut off"),
         ({"segmentation": {"size": [60, 80], "counts": "11"}}, "run lengths of 2 pixels in an image of 4800"),
         ({"segmentation": {"size": [60, 80], "counts": "0"}}, "run lengths of 0 pixels in an image of 4800"),
         ({"segmentation": {"size": [60, 80], "counts": "~~"}}, "cut off, or no text of COCO's"),
-        ({"segmentation": 1}, "objects whose masks are none"),
+        ({"segmentation": 1}, "objects without a mask that can be read"),
     ],
 )
 def test_what_is_wrong_is_named_counted_and_left_out(read, change, problem):
@@ -135,9 +141,11 @@ def test_an_image_that_is_listed_twice_counts_once(read):
     assert found.problems.lines() == ["1 left out: images whose id another one has (the first: image 7, c.jpg)"]
 
 
-def test_keypoints_that_no_category_names_are_left_alone(read):
+def test_keypoints_that_no_category_names_are_left_out_and_told(read):
     found = read(GOOD, categories=[{"id": 1, "name": "dog"}])
-    assert not found.problems.lines()
+    assert found.problems.lines() == [
+        "1 left out: keypoints, for their category names none, of objects that are kept (the first: annotation 1)"
+    ]
     assert found.images[0].annotations[0].keypoints.shape == (0, 3)
 
 

@@ -67,7 +67,10 @@ def prepared(official, tmp_path_factory):
             for path in sorted((official / split).iterdir()):
                 archive.write(path, f"{split}/{path.name}")
     data_dir = tmp_path_factory.mktemp("data")
-    prepare("coco/instances", str(data_dir), str(zips), "array_record")
+    _, is_new = prepare("coco/instances", str(data_dir), str(zips), "array_record")
+    assert is_new
+    _, is_new = prepare("coco/instances", str(data_dir), str(zips), "array_record")
+    assert not is_new, "nothing is written twice"
     return data_dir
 
 

@@ -43,3 +43,12 @@ def test_damage_in_another_tag_costs_nothing():
     place = content.index(entry) + 2
     damaged = content[:place] + (2).to_bytes(2, "big") + content[place + 2 :]
     assert decoded(io.BytesIO(damaged)).size == (20, 30)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_grey_images_of_16_bits_are_scaled(mode):
+    grey = np.array([[0, 257 * 3, 30000, 65535]], np.uint16 if mode == "I;16" else np.int32)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG" if mode == "I;16" else "TIFF")
+    pixels = np.asarray(decoded(io.BytesIO(file.getvalue())))
+    np.testing.assert_array_equal(pixels[0], np.repeat([[0], [3], [117], [255]], 3, axis=1))

@@ -134,6 +134,11 @@ def test_an_epoch_has_every_image_at_most_once_in_batches_of_one_orientation():
     assert second.tolist() != indices.tolist()
 
 
+def test_a_split_without_an_object_to_learn_from_is_named():
+    with pytest.raises(UserError, match=r"no image of the training split has an object .* detection\.with_empty=True"):
+        TrainOrder(np.array([], int), np.array([], int), batch_size=2, seed=0)
+
+
 def test_evaluation_has_every_image_once():
     batches = eval_order(np.arange(5), np.arange(5, 7), batch_size=2)
     indices = np.concatenate([picked.indices for picked in batches])
