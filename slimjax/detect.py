@@ -74,7 +74,6 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
     (names, ids), results = _categories(workdir), []
     damaged: list[Path] = []
     stems = Counter(file.stem for file in images)
-    output.mkdir(parents=True, exist_ok=True)
     with Progress(enabled=not _QUIET.value) as progress:
         found = found_in(images, model, variables, example_settings(config), _widths(model.widths))
         for file, of_file in progress.track(found, "detecting", len(images)):
@@ -82,13 +81,15 @@ def _draw(workdir: epath.Path, config: ConfigDict, images: list[Path], output: P
                 damaged.append(file)
                 continue
             picture, of_widths = of_file
+            output.mkdir(parents=True, exist_ok=True)
             name = file.stem if stems[file.stem] == 1 else file.name
             side_by_side(picture, of_widths, names, _MIN_SCORE.value).save(output / f"{name}.png")
             for width, detections in of_widths.items():
                 own = results_of(detections, Stored(0, picture.height, picture.width), ids)
                 results += [{**result, "image_id": file.name, "width": width} for result in own]
     if len(damaged) == len(images):
-        raise UserError(f"{damaged[0]} is no image that can be read, nor is another; give images to --images")
+        others = ", nor is any other there" if len(damaged) > 1 else ""
+        raise UserError(f"{damaged[0]} is no image that can be read{others}; give images to --images")
     (output / "detections.json").write_text(json.dumps(results))
     if damaged:
         print(f"{len(damaged)} left out, as they are no images that can be read (the first: {damaged[0]})")
