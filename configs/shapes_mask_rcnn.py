@@ -2,7 +2,7 @@
 
 python -m slimjax.main --config=configs/shapes_mask_rcnn.py --workdir=runs/shapes_masks
 
-Time: about 25 minutes on 2 processor cores; docs/detection.md has what it comes to.
+Time: about 20 minutes on 2 processor cores; docs/detection.md has what it comes to.
 """
 
 from ml_collections import ConfigDict
