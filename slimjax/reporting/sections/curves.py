@@ -22,8 +22,8 @@ def curves_section(measured: Sequence[Measured]) -> Section:
     score = measured[0].run.score
     text = (
         "What every width has learned while it did, as the run has logged it: in training, the mean since the line "
-        f"before, {_images_of_training(measured)} and with the batch's own statistics; in validation, on the whole "
-        "evaluation split."
+        f"before, {_images_of_training(measured)} and, where batch norms are not frozen, with the batch's own "
+        "statistics; in validation, on the whole evaluation split."
     )
     if not score.larger_is_better:
         text += " The error axis is compressed (square root), so that what is left at the end can be read."

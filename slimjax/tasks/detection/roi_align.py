@@ -14,8 +14,8 @@ _REGIONS_AT_ONCE = 32
 """Of one image: what is gathered for so many is in memory at a time."""
 
 FEW_CELLS = 2**14
-"""Of all levels, up to which products with all of them cost less than a gather, whose gradient is a scatter: on 2 cores
-of an Intel Xeon a third of it at 128 x 128 pixels and 7 bins, three quarters at 320 x 512."""
+"""Of all levels, up to which products with all of them take no longer on a CPU than a gather, whose gradient is a
+scatter; with twice as many cells they do."""
 
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224.0, 4
 """A region of the side of ImageNet's images is pooled where it would be without a pyramid (Lin et al. 2017)."""
