@@ -144,10 +144,10 @@ def test_the_front_is_drawn_to_the_edge(measured, costs, errors):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({}, "on augmented images and with"),
-        ({"augmentation": "none"}, "on the images as they are, without augmentation, and with"),
-        ({"augmentation": "none", "flip": True}, "on augmented images and with"),
-        ({"augmentation": "none", "pca_noise": 0.1}, "on augmented images and with"),
+        ({}, "on augmented images and, where"),
+        ({"augmentation": "none"}, "on the images as they are, without augmentation, and, where"),
+        ({"augmentation": "none", "flip": True}, "on augmented images and, where"),
+        ({"augmentation": "none", "pca_noise": 0.1}, "on augmented images and, where"),
     ],
 )
 def test_curves_say_whether_images_were_augmented(measured, settings, told):
@@ -162,7 +162,7 @@ def test_curves_say_whether_images_were_augmented(measured, settings, told):
     assert ("on augmented images" in texts(curves_section([detector]))[0]) == config.dataset.flip
     if not settings:
         other = dataclasses.replace(detector, run=dataclasses.replace(detector.run, name="other"))
-        both = "on augmented images (run) or the images as they are (the other runs) and with"
+        both = "on augmented images (run) or the images as they are (the other runs) and, where"
         assert both in texts(curves_section([of_run, other]))[0]
 
 

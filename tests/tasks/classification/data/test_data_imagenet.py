@@ -48,7 +48,8 @@ def test_info(imagenet_config: ml_collections.ConfigDict) -> None:
 def test_what_is_prepared_is_not_prepared_again(imagenet_config: ml_collections.ConfigDict) -> None:
     file_format = record_files(imagenet_config, "train")[0].name.split(".")[1].split("-")[0]
     other = {"tfrecord": "array_record", "array_record": "tfrecord"}[file_format]
-    assert prepare("imagenet2012", imagenet_config.data_dir, "", file_format).info.file_format.value == file_format
+    data_set, is_new = prepare("imagenet2012", imagenet_config.data_dir, "", file_format)
+    assert (data_set.info.file_format.value, is_new) == (file_format, False)
     with pytest.raises(
         UserError, match=f"as {file_format} already; remove it, or give another --data_dir for .*={other}"
     ):
