@@ -1,6 +1,8 @@
 """RoIAlign (He et al. 2017, arXiv:1703.06870, section 3) over the levels of a feature pyramid."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,6 @@ from slimjax.tasks.detection.boxes import areas
 
 SAMPLES = 2
 """Points along each side of a bin, whose bilinear values are averaged."""
-
-_REGIONS_AT_ONCE = 32
-"""Of one image: what is gathered for so many is in memory at a time."""
-
-FEW_CELLS = 2**14
-"""Of all levels, up to which products with all of them take no longer on a CPU than a gather, whose gradient is a
-scatter; with twice as many cells they do."""
 
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224.0, 4
 """A region of the side of ImageNet's images is pooled where it would be without a pyramid (Lin et al. 2017)."""
@@ -42,94 +37,80 @@ def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) ->
     Returns:
       [regions, size, size, channels]. Gradients flow to the features, not to the boxes.
     """
-    # In float32 also where the network computes in less: gradients of many regions add up in a cell.
     dtype = features[min(features)].dtype
-    features = {level: cells.astype(jnp.float32) for level, cells in features.items()}
-    count = sum(level.shape[0] * level.shape[1] for level in features.values())
-    pooled = _from_all_cells(features, size) if count <= FEW_CELLS else _from_own_cells(features, size)
-    regions = jax.lax.stop_gradient(boxes)
-    at_once = min(_REGIONS_AT_ONCE, max(len(regions), 1))
-    bins: jax.Array = jax.lax.map(jax.checkpoint(pooled), regions, batch_size=at_once)
-    return bins.astype(dtype)
-
-
-def _from_all_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[jax.Array], jax.Array]:
-    """Pools a box [4] by products with all cells of all levels, most weights of which are 0."""
-
-    def pooled(box: jax.Array) -> jax.Array:
-        own = levels_of(box, min(features), max(features))
-        found = jnp.zeros(())
-        for level, cells in features.items():
-            scaled = box / 2.0**level - 0.5
-            of_rows = _weights(scaled[1], scaled[3], cells.shape[0], size) * (own == level)
-            of_columns = _weights(scaled[0], scaled[2], cells.shape[1], size)
-            found += _interpolated(of_rows, cells, of_columns)
-        return found
-
-    return pooled
-
-
-def _from_own_cells(features: Mapping[int, jax.Array], size: int) -> Callable[[jax.Array], jax.Array]:
-    """Pools a box [4] from the cells that its samples lie between, gathered from its level."""
     levels = sorted(features)
-    # One table of cells, so that a region of any level is a gather from it.
-    table = jnp.concatenate([features[level].reshape(-1, features[level].shape[-1]) for level in levels])
     shapes = jnp.asarray([features[level].shape[:2] for level in levels])
     counts = shapes[:, 0] * shapes[:, 1]
     starts = jnp.cumsum(counts) - counts
 
-    def pooled(box: jax.Array) -> jax.Array:
+    def taps(box: jax.Array) -> tuple[_Taps, _Taps]:
         level = levels_of(box, levels[0], levels[-1])
         (height, width), start = shapes[level - levels[0]], starts[level - levels[0]]
         scaled = box / jnp.exp2(level.astype(jnp.float32)) - 0.5
-        rows, of_rows = _taps(scaled[1], scaled[3], height, size)
-        columns, of_columns = _taps(scaled[0], scaled[2], width, size)
-        cells = table[start + rows[:, None] * width + columns[None, :]]
-        return _interpolated(of_rows, cells, of_columns)
+        rows = _taps(scaled[1], scaled[3], height, size)
+        return _Taps(start + rows.cells * width, rows.weights), _taps(scaled[0], scaled[2], width, size)
 
-    return pooled
-
-
-def _interpolated(of_rows: jax.Array, cells: jax.Array, of_columns: jax.Array) -> jax.Array:
-    """Of weights [bins, height] and [bins, width] and cells [height, width, channels]: [bins, bins, channels]."""
-    # Accelerators would round the factors of products in float32, and the weights of a bin not sum to 1.
-    exact = jax.lax.Precision.HIGHEST
-    return jnp.einsum("py,yxc,qx->pqc", of_rows, cells, of_columns, precision=exact)
+    # One table of cells, so that a region of any level is a gather from it. In float32 also where the network computes
+    # in less: gradients of many regions add up in a cell.
+    table = jnp.concatenate([features[level].reshape(-1, features[level].shape[-1]) for level in levels])
+    return _weighted_sums(table.astype(jnp.float32), *jax.vmap(taps)(jax.lax.stop_gradient(boxes))).astype(dtype)
 
 
-def _weights(low: jax.Array, high: jax.Array, cells: int, size: int) -> jax.Array:
-    """Along one axis the weights [size, cells] of all cells for every bin; see `_taps` for the arguments."""
-    inside, there = _samples(low, high, cells, size)
-    hats = jnp.maximum(1.0 - jnp.abs(inside[:, None] - jnp.arange(cells)), 0.0)
-    return jnp.where(there[:, None], hats, 0.0).reshape(size, SAMPLES, cells).mean(1)
+class _Taps(NamedTuple):
+    """What is read along one axis for each bin: bilinear values are products of what is needed along the two."""
+
+    cells: jax.Array
+    """[..., size, SAMPLES * 2]: where they are."""
+    weights: jax.Array
+    """Likewise; those of a bin sum to 1 if all of its samples are on the grid."""
 
 
-def _samples(low: jax.Array, high: jax.Array, cells: jax.Array | int, size: int) -> tuple[jax.Array, jax.Array]:
-    """Along one axis where the samples are, in cells, and whether there is something: [size * SAMPLES]."""
-    samples = size * SAMPLES
-    places = low + (jnp.arange(samples) + 0.5) * (high - low) / samples
-    return jnp.clip(places, 0.0, cells - 1.0), (places > -1.0) & (places < cells)
-
-
-def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Along one axis: the cells that all samples need, and their weights for every bin.
-
-    Bilinear values are products of what is needed along the two axes, so these can be computed apart.
-
-    Args:
-      low: of the region, in cells.
-      high: of the region, in cells.
-      cells: of the grid.
-      size: bins.
-
-    Returns:
-      indices [size * SAMPLES * 2] and weights [size, size * SAMPLES * 2], those of each bin summing to 1 if all of its
-      samples are on the grid.
-    """
-    inside, there = _samples(low, high, cells, size)
+def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> _Taps:
+    """Along one axis the taps of a region from `low` to `high`, in cells of a grid of so many."""
+    places = low + (jnp.arange(size * SAMPLES) + 0.5) * (high - low) / (size * SAMPLES)
+    there = (places > -1.0) & (places < cells)
+    inside = jnp.clip(places, 0.0, cells - 1.0)
     first = jnp.floor(inside).astype(jnp.int32)
     share = inside - first
-    indices = jnp.stack([first, jnp.minimum(first + 1, cells - 1)], -1).reshape(-1)
+    both = jnp.stack([first, jnp.minimum(first + 1, cells - 1)], -1)
     weights = jnp.where(there[:, None], jnp.stack([1.0 - share, share], -1), 0.0) / SAMPLES
-    own_bin = jnp.arange(size)[:, None] == (jnp.arange(size * SAMPLES) // SAMPLES)[None, :]
-    return indices, (own_bin[:, :, None] * weights[None]).reshape(size, -1)
+    return _Taps(both.reshape(size, -1), weights.reshape(size, -1))
+
+
+@jax.custom_vjp
+def _weighted_sums(table: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
+    """Of cells [cells, channels], by taps of regions: [regions, size, size, channels].
+
+    Tap by tap: compilers make one loop of these sums, that reads a cell where it needs it and stores nothing but bins.
+    """
+    found = jnp.zeros(())
+    for row, column in itertools.product(range(rows.cells.shape[-1]), range(columns.cells.shape[-1])):
+        cells, weights = _tap(rows, columns, row, column)
+        found += weights[..., None] * table[cells]
+    return found
+
+
+def _tap(rows: _Taps, columns: _Taps, row: jax.Array | int, column: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """Cells and weights [regions, size, size] of one of the taps along each axis."""
+    cells = rows.cells[:, :, None, row] + columns.cells[:, None, :, column]
+    return cells, rows.weights[:, :, None, row] * columns.weights[:, None, :, column]
+
+
+def _forward(table: jax.Array, rows: _Taps, columns: _Taps) -> tuple[jax.Array, tuple[int, _Taps, _Taps]]:
+    return _weighted_sums(table, rows, columns), (table.shape[0], rows, columns)
+
+
+def _backward(residuals: tuple[int, _Taps, _Taps], of_bins: jax.Array) -> tuple[jax.Array, None, None]:
+    """Adds to the cells in place, tap after tap; what autodiff makes of the sums adds up a table of every tap."""
+    count, rows, columns = residuals
+    along_columns = columns.cells.shape[-1]
+
+    def add(tap: jax.Array, of_table: jax.Array) -> jax.Array:
+        cells, weights = _tap(rows, columns, tap // along_columns, tap % along_columns)
+        return of_table.at[cells].add(weights[..., None] * of_bins)
+
+    of_table = jnp.zeros((count, of_bins.shape[-1]), of_bins.dtype)
+    return jax.lax.fori_loop(0, rows.cells.shape[-1] * along_columns, add, of_table), None, None
+
+
+_weighted_sums.defvjp(_forward, _backward)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slimjax.tasks.detection import roi_align as implementation
 from slimjax.tasks.detection.roi_align import levels_of, roi_align
 
 
@@ -42,11 +41,6 @@ def plain_roi_align(features, box, size):
     return bins
 
 
-@pytest.fixture(params=["gathered", "products"], autouse=True)
-def either_way(request, monkeypatch):
-    monkeypatch.setattr(implementation, "FEW_CELLS", {"gathered": 0, "products": 2**30}[request.param])
-
-
 @pytest.fixture
 def features(rng):
     return {level: rng.normal(size=(768 // 2**level, 640 // 2**level, 3)).astype(np.float32) for level in (2, 3, 4, 5)}
@@ -79,18 +73,35 @@ def test_levels_go_by_area():
     assert levels_of(boxes, 2, 5).tolist() == [2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_gradients_go_where_the_values_came_from(features):
-    """The sum is linear in the features, so its gradient is what every cell adds to it."""
-    boxes = jnp.array([BOXES["small"], BOXES["on level 3"]], jnp.float32)
-    weights = np.random.default_rng(1).normal(size=(2, 3, 3, 3)).astype(np.float32)
+def test_gradients_go_where_the_values_came_from(features, rng):
+    """Sums of bins are linear in the features: along any direction their derivative is the sum of its bins."""
+    boxes = np.array([*BOXES.values(), BOXES["small"]], np.float32)
+    weights = rng.normal(size=(len(boxes), 3, 3, 3)).astype(np.float32)
 
     def total(features):
         return jnp.sum(roi_align(features, boxes, 3) * weights)
 
-    gradient = jax.jit(jax.grad(total))({level: jnp.asarray(x) for level, x in features.items()})
-    dot = sum(float(np.vdot(gradient[level], features[level])) for level in features)
-    assert dot == pytest.approx(float(total(features)), rel=1e-4)
-    bumped = {**features, 3: features[3].copy()}
-    bumped[3][10, 12, 1] += 1
-    assert float(gradient[3][10, 12, 1]) == pytest.approx(float(total(bumped) - total(features)), abs=1e-4)
-    assert not np.any(gradient[4])
+    gradient = jax.jit(jax.grad(total))(features)
+    for level, cells in features.items():
+        others = {other: np.zeros_like(x) for other, x in features.items() if other != level}
+        bins = [plain_roi_align({**others, level: cells}, box, 3) for box in boxes]
+        assert float(np.vdot(gradient[level], cells)) == pytest.approx(float(np.vdot(bins, weights)), abs=1e-3)
+    touched = np.argwhere(np.any(gradient[3], -1))
+    left, top, right, bottom = np.array(BOXES["on level 3"]) / 2**3 - 0.5
+    assert (touched.min(0) >= np.floor((top, left))).all()
+    assert (touched.max(0) <= np.ceil((bottom, right))).all()
+
+
+def test_gradients_of_a_batch_are_those_of_its_images(features, rng):
+    boxes = np.array(list(BOXES.values()), np.float32)
+
+    def total(features, boxes):
+        return jnp.sum(jnp.square(roi_align(features, boxes, 3)))
+
+    gradient = jax.jit(jax.grad(total))
+    flipped = {level: cells[::-1] for level, cells in features.items()}
+    both = {level: np.stack([cells, flipped[level]]) for level, cells in features.items()}
+    batched = jax.jit(jax.vmap(jax.grad(total)))(both, np.stack([boxes, boxes[::-1]]))
+    for image, (cells, regions) in enumerate([(features, boxes), (flipped, boxes[::-1])]):
+        for level, expected in gradient(cells, regions).items():
+            np.testing.assert_allclose(batched[level][image], expected, atol=1e-5)
