@@ -1,6 +1,6 @@
 """Measures detectors: what every width finds in the evaluation split, and some images of it to look at."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -39,14 +39,14 @@ def measure_detector(run: ReportedRun, task: DetectionTask, mesh: Mesh, progress
     found = {width: dict(enumerate(_of_images(of_width))) for width, of_width in metrics.items()}
     counts = np.array([[_count(detections) for detections in of_width.values()] for of_width in found.values()])
     chosen = sorted(np.argsort(-np.ptp(counts, axis=0), kind="stable")[:EXAMPLES].tolist())
-    images = _images(run, chosen)
+    images = _images(run, chosen, task.data.eval_file_name)
     return MeasuredDetector(
         run,
         {},
         precisions={width: task.figures(of_width) for width, of_width in metrics.items()},
         num_evaluated=counts.shape[1],
         examples=[
-            FoundObjects(number, *images[number], {width: of_width[number] for width, of_width in found.items()})
+            FoundObjects(*images[number], {width: of_width[number] for width, of_width in found.items()})
             for number in chosen
         ],
     )
@@ -63,8 +63,10 @@ def _count(detections: Mapping[str, np.ndarray]) -> int:
     return int(np.sum(detections["there"] & (detections["scores"] >= LEAST_SCORE)))
 
 
-def _images(run: ReportedRun, numbers: Collection[int]) -> dict[int, tuple[np.ndarray, dict[str, Any]]]:
-    """Images of the evaluation split by their numbers, without padding, and the objects in them."""
+def _images(
+    run: ReportedRun, numbers: Collection[int], file_name: Callable[[int], str]
+) -> dict[int, tuple[str, np.ndarray, dict[str, Any]]]:
+    """Images of the evaluation split by their numbers: their names, themselves without padding, their objects."""
     images, number = {}, count()
     for batch in run.eval_batches():
         for place in np.flatnonzero(batch["mask"]).tolist():
@@ -77,5 +79,6 @@ def _images(run: ReportedRun, numbers: Collection[int]) -> dict[int, tuple[np.nd
             if "keypoints" in truth:
                 is_annotated = truth["keypoints"][..., 2:] > 0
                 truth["keypoints"] = np.where(is_annotated, truth["keypoints"], np.nan)
-            images[this] = shown(batch["image"][place][:height, :width]), truth
+            image = shown(batch["image"][place][:height, :width])
+            images[this] = file_name(int(batch["index"][place])), image, truth
     return images

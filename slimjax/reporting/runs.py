@@ -215,13 +215,13 @@ class FoundObjects:
     """An image in which every width has looked for objects.
 
     Attributes:
-      number: of the image in the evaluation split.
+      name: of the image's file.
       image: [height, width, 3] uint8, as the network sees it, without padding.
       truth: arrays of the objects that are in it, as `slimjax.tasks.detection.proposals.Detections`.
       found: likewise what every width has found.
     """
 
-    number: int
+    name: str
     image: np.ndarray
     truth: Mapping[str, np.ndarray]
     found: Mapping[float, Mapping[str, np.ndarray]]

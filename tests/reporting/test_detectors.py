@@ -36,7 +36,7 @@ def detector(reported_run):
         run.config.task = "detection"
         truth = objects([[4, 4, 20, 20], [30, 10, 60, 40]], [1, 1], [0, 1])
         found = {width: objects([[4, 4, 20, 20]] * 2, [0.9, 0.4], [0, 2]) for width in figures}
-        example = FoundObjects(7, np.full((48, 64, 3), 200, np.uint8), truth, found)
+        example = FoundObjects("image 7.jpg", np.full((48, 64, 3), 200, np.uint8), truth, found)
         return MeasuredDetector(run, {}, precisions=figures, num_evaluated=12, examples=[example])
 
     return make
@@ -101,7 +101,7 @@ def test_pictures_have_what_is_there_and_what_each_width_finds(detector):
     section = detections_section([detector(FIGURES)])
     (panels,) = (part for part in section.parts if isinstance(part, Panels))
     (row,) = panels.rows
-    assert row.title == "image 7"
+    assert row.title == "image 7.jpg"
     captions = [panel.caption for panel in row.panels]
     assert captions == ["annotated: 2", "width 0.25: 1", "width 0.5: 1", "width 1: 1"]
     annotated, found = (np.asarray(Image.open(io.BytesIO(panel.png))).astype(int) for panel in row.panels[:2])

@@ -34,8 +34,8 @@ def _row(measured: MeasuredDetector, example: FoundObjects) -> PanelRow:
         is_found = detections is not example.truth
         picture = drawn_on(Image.fromarray(example.image), detections, names, LEAST_SCORE, shows_scores=is_found)
         caption = f"{title}: {shown_count(detections, LEAST_SCORE)}"
-        panels.append(Panel(_png(picture), f"Image {example.number}, {caption} objects", caption))
-    return PanelRow(f"image {example.number}", panels)
+        panels.append(Panel(_png(picture), f"{example.name}, {caption} objects", caption))
+    return PanelRow(example.name, panels)
 
 
 def _stacked(rows: Sequence[PanelRow]) -> bytes:

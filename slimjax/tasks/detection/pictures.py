@@ -68,9 +68,10 @@ def drawn_on(
 ) -> Image.Image:
     """An image with its detections, enlarged where it is small; see `side_by_side` for the arguments.
 
-    The worst come first, so that better ones lie on top. What was annotated, not found, has no scores to show.
+    The worst come first, so that better ones lie on top, and the names behind all else. What was annotated, not found,
+    has no scores to show.
     """
-    scale, font = max(1.0, _LEAST_SIDE / min(picture.size)), _font()
+    scale = max(1.0, _LEAST_SIDE / min(picture.size))
     size = round(picture.width * scale), round(picture.height * scale)
     drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     shown = np.flatnonzero(detections["there"] & (detections["scores"] >= least_score))[::-1]
@@ -86,11 +87,37 @@ def drawn_on(
             keypoints = detections["keypoints"][place][:, :2] * scale
             for x, y in keypoints[np.isfinite(keypoints).all(1)].tolist():
                 draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="white")
-        text = f"{names[label]} {detections['scores'][place]:.2f}" if shows_scores else names[label]
-        corner = draw.textbbox((left + 2, max(top - 16, 0)), text, font=font)
-        draw.rectangle(corner, fill=colour)
-        draw.text((left + 2, max(top - 16, 0)), text, "white", font=font)
+    scores = detections["scores"] if shows_scores else None
+    _write_names(drawn, detections["boxes"] * scale, detections["labels"], scores, names, shown[::-1])
     return drawn
+
+
+def _write_names(
+    picture: Image.Image,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
+    names: Sequence[str],
+    shown: np.ndarray,
+) -> None:
+    """Writes at the boxes what is in them: each name below those of before that would be in its way."""
+    draw, taken = ImageDraw.Draw(picture), list[tuple[float, float, float, float]]()
+    for place in shown.tolist():
+        label = int(labels[place])
+        text = names[label] if scores is None else f"{names[label]} {scores[place]:.2f}"
+        _, _, width, height = draw.textbbox((0, 0), text, font=_font())
+        left = max(min(boxes[place][0] + 2, picture.width - width), 0)
+        highest = max(boxes[place][1] - height - 1, 0)
+        tops = np.arange(highest, picture.height - height, height)
+        areas = [(left, top, left + width, top + height) for top in (*tops, highest)]
+        area = next((area for area in areas if not any(_overlap(area, other) for other in taken)), areas[-1])
+        draw.rectangle(area, fill=COLOURS[label % len(COLOURS)])
+        draw.text(area[:2], text, "white", font=_font())
+        taken.append(area)
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _font() -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":

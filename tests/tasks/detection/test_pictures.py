@@ -37,3 +37,37 @@ def test_keypoints_that_are_no_numbers_are_not_drawn():
     drawn = np.asarray(drawn_on(black, detections, ["person"], least_score=0.5))
     assert not drawn[:80].any()
     assert drawn[150, 150].any()
+
+
+def test_names_are_not_written_over_each_other(monkeypatch):
+    """Two objects at one place: below the better one's name is the other's, in its own colour."""
+    monkeypatch.setattr("slimjax.tasks.detection.pictures.COLOURS", ["red", "blue"])
+    detections = {
+        "there": np.array([True, True]),
+        "scores": np.array([0.9, 0.8]),
+        "labels": np.array([0, 1]),
+        "boxes": np.array([[40.0, 70, 200, 200], [42, 70, 200, 200]]),
+    }
+    black = Image.new("RGB", (240, 240))
+    drawn = np.asarray(drawn_on(black, detections, ["circle", "square"], least_score=0.5)).astype(int)
+    # Rows in which there is much of a name's background.
+    best, other = (
+        np.flatnonzero((drawn[:, 45:85] == colour).all(-1).mean(1) > 0.3) for colour in ([255, 0, 0], [0, 0, 255])
+    )
+    assert len(best) > 5
+    assert len(other) > 5
+    assert not set(best) & set(other)
+
+
+def test_names_stay_in_the_picture():
+    detections = {
+        "there": np.array([True]),
+        "scores": np.array([1.0]),
+        "labels": np.array([0]),
+        "boxes": np.array([[230.0, 200, 239, 239]]),
+    }
+    black = Image.new("RGB", (240, 240))
+    drawn, named = (
+        np.asarray(drawn_on(black, detections, [name], least_score=0.5)).any(-1) for name in ("i", "a long name")
+    )
+    assert named.sum() > drawn.sum() + 100

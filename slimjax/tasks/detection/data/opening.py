@@ -76,6 +76,10 @@ class DetectionData:
         """Every image of the evaluation split once over all hosts."""
         return eval_batches(self._evaluation, self._settings, self._config.batch_size, (process_index, process_count))
 
+    def eval_file_name(self, index: int) -> str:
+        """Of an image of the evaluation split, below the folder of its images."""
+        return self._evaluation.file_name(index)
+
     def figures(self, batches: Sequence[Mapping[str, Any]], results: epath.Path | None = None) -> Figures:
         """Average precisions of what was found in all images.
 

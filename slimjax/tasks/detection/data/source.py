@@ -58,6 +58,11 @@ class Split:
         """An image, still encoded, with its objects; see `slimjax.tasks.detection.data.coco.Coco`."""
         return self._records[index]
 
+    def file_name(self, index: int) -> str:
+        """Of an image, below the folder of images."""
+        name: bytes = self._records[index]["image/filename"]
+        return name.decode()
+
     @staticmethod
     def image_size(record: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of a record's image, pixels."""
