@@ -24,8 +24,8 @@ def print_help() -> None:
     """Prints the main module's docstring, which has examples, and its flags."""
     columns = min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
     print((sys.modules["__main__"].__doc__ or "").strip())
-    print("\nflags:")
     own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    print("\nflags:" if own else "")
     for flag in own:
         print(_entry(_usage(flag), _meaning(flag), columns))
     if any(flag.name == "config" and not flag.help.startswith("--") for flag in own):

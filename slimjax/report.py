@@ -49,12 +49,12 @@ def main() -> int:
         raise UserError("--config is not for reports: trained runs bring their own configurations; leave it out")
     workdirs = [folder_path(workdir, "--workdir") for workdir in _WORKDIRS.value]
     output = folder_path(_OUTPUT.value, "--output") if _OUTPUT.value else workdirs[0] / "report"
-    check_writable(output, "--output")
     keep_freed_memory()
     from slimjax.reporting.runs import check_comparable, names_of
 
     names = names_of([str(workdir) for workdir in workdirs])
     configs = {str(workdir): cli.given_config(workdir, _CHECKPOINT.value) for workdir in workdirs}
+    check_writable(output, "--output")
     check_comparable(configs)
     cli.use_compilation_cache()
     from slimjax.training.progress import Progress

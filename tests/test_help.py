@@ -1,25 +1,16 @@
 """Help explains itself, and configurations go by short names."""
 
 import re
+from pathlib import Path
 
 import pytest
 from slimjax.configs import default
 
+import slimjax
+from slimjax.__main__ import COMMANDS
 from slimjax.configuration import configuration_file, named_configurations
 from slimjax.errors import UserError
 
-COMMANDS = (
-    "main",
-    "profile",
-    "plan",
-    "export",
-    "benchmark",
-    "report",
-    "detect",
-    "prepare",
-    "import_torch",
-    "export_torch",
-)
 SHOW_PROGRESS = ("main", "profile", "plan", "export", "benchmark", "report", "detect")
 
 
@@ -39,6 +30,16 @@ def test_help_has_examples_and_every_flag_and_is_no_failure(run_program, command
     assert all(len(line) <= 100 for line in flags.splitlines())
     takes_a_configuration = command in ("main", "profile", "plan", "import_torch")
     assert ("s_mobilenet_v2," in configurations) == takes_a_configuration
+
+
+def test_every_command_is_listed_with_what_it_does(run_program):
+    modules = Path(slimjax.__file__).parent.glob("*.py")
+    assert set(COMMANDS) == {path.stem for path in modules if "\n    cli.run(" in path.read_text()} - {"__main__"}
+    code, out, err = run_program(module="slimjax")
+    assert (code, err) == (0, "")
+    assert "  python -m slimjax.main          Trains, evaluates or calibrates a slimmable network.\n" in out
+    assert re.findall(r"^  python -m slimjax\.(\w+) +\w.*[.?]$", out, re.MULTILINE) == list(COMMANDS)
+    assert run_program("--help", module="slimjax")[::2] == (0, "")
 
 
 def test_configurations_have_short_names_and_files_win(tmp_path, monkeypatch):

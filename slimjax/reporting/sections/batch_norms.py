@@ -30,7 +30,9 @@ def batch_norm_section(measured: Sequence[Measured]) -> Section:
     ]
     for of_run in detailed(measured):
         pictures = [_picture(of_run.run, name) for name in NAMES]
-        parts += [Heading(of_run.name), Text(_SHARING[of_run.run.model.batch_norm]), Pictures(pictures)]
+        model = of_run.run.model
+        sharing = [Text(_SHARING[model.batch_norm])] if len(model.widths) > 1 else []
+        parts += [Heading(of_run.name), *sharing, Pictures(pictures)]
     return Section("batch_norms", "Scale and bias of the batch norms", parts)
 
 
