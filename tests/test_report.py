@@ -94,7 +94,7 @@ def test_the_page_has_every_section_and_nothing_from_elsewhere(report):
     [
         ([], "--workdir is missing; give the folder of a trained run"),
         (["--workdir=EMPTY"], "checkpoints holds no checkpoints; train there first, or give another --workdir"),
-        (["--workdir=RUN/metrics.jsonl"], "metrics.jsonl/checkpoints holds no checkpoints; train there first, or give another --workdir"),
+        (["--workdir=RUN/metrics.jsonl"], "metrics.jsonl/checkpoints holds no checkpoints"),
         (["--workdir=RUN", "--workdir=RUN"], "is given twice; give each run once"),
         (["--workdir=RUN", "--config=configs/digits.py"], "--config is not for reports"),
         (["--workdir=RUN", "--layer=block_9"], "--layer=block_9 is no layer of "),
