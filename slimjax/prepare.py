@@ -12,6 +12,7 @@ from absl import flags
 
 from slimjax import cli
 from slimjax.errors import UserError
+from slimjax.paths import check_writable, folder_path
 
 _DATASET = flags.DEFINE_string("dataset", None, "Its name in tfds, such as imagenet2012, or coco/instances.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder or bucket to write to; tfds's own folder if not given.")
@@ -31,6 +32,8 @@ def main() -> int:
     """Prepares the data set that the flags name; returns the exit code."""
     if not _DATASET.value:
         raise UserError("--dataset is missing; give its name in tfds, such as --dataset=imagenet2012")
+    if _DATA_DIR.value:
+        check_writable(folder_path(_DATA_DIR.value, "--data_dir"), "--data_dir")
     # Imported once the flags are known to be good: TensorFlow takes seconds.
     from slimjax.tasks.builders import prepare
 

@@ -31,6 +31,8 @@ MISTAKES = {
     "": "--dataset is missing; give its name in tfds",
     "--dataset=digits --file_format=csv": "tfrecord|array_record",
     "--dataset=digits --datadir=x": "Unknown command line flag 'datadir'",
+    "--dataset=coco/instance": "does not exist (did you mean 'instances'?); give coco/instances or coco/person_key",
+    "--dataset=coco --data_dir=setup.cfg": "setup.cfg cannot be written; give a folder that is yours or can be made",
     "--dataset=digits now": "'now' is not a flag",
 }
 
@@ -38,3 +40,9 @@ MISTAKES = {
 @pytest.mark.parametrize("arguments", MISTAKES)
 def test_a_mistake_is_one_line(run_prepare, assert_refused, arguments):
     assert_refused(run_prepare(*arguments.split()), MISTAKES[arguments])
+
+
+def test_an_empty_folder_of_fetched_files_is_none(run_prepare, assert_refused, tmp_path):
+    (tmp_path / "manual").mkdir()
+    arguments = ["--dataset=coco/instances", f"--data_dir={tmp_path / 'tfds'}", f"--manual_dir={tmp_path / 'manual'}"]
+    assert_refused(run_prepare(*arguments), f"'coco/instances' needs files in {tmp_path / 'manual'}: annotations_")

@@ -114,7 +114,7 @@ def _check_manual_files(name: str, builder: tfds.core.DatasetBuilder, manual_dir
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return
     missing = [file for file in _MANUAL_FILES.get(builder.name, ()) if not (manual_dir / file).exists()]
-    if not missing and manual_dir.exists():
+    if not missing and manual_dir.is_dir() and any(manual_dir.iterdir()):
         return
     files = " and ".join(missing) or "files"
     raise UserError(f"data set {name!r} needs {files} in {manual_dir}: {_instructions(builder)}; see --manual_dir")
@@ -128,6 +128,10 @@ def _construct_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuil
     dataset_name, _, version = name.partition(":")
     own_name, _, config = dataset_name.partition("/")
     if own_name in _OWN_BUILDERS:
+        configs = _OWN_BUILDERS[own_name].builder_configs
+        if config and config not in configs:
+            allowed = " or ".join(f"{own_name}/{known}" for known in configs) or own_name
+            raise UserError(f"dataset.name={name!r} does not exist{did_you_mean(config, configs)}; give {allowed}")
         return _OWN_BUILDERS[own_name](data_dir=data_dir, config=config or None, version=version or None)
     known = [*tfds.list_builders(with_community_datasets=False), "folder"]
     try:

@@ -393,9 +393,9 @@ def test_a_large_split_is_sorted_in_parts(official, tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named(official, tmp_path):
-    with pytest.raises(UserError, match=r"has no annotations/instances_SPLIT\.json"):
-        prepare("coco/instances", str(tmp_path / "a"), str(tmp_path), "array_record")
     folder = shutil.copytree(official, tmp_path / "files")
+    with pytest.raises(UserError, match=r"has no annotations/instances_SPLIT\.json"):
+        prepare("coco/instances", str(tmp_path / "a"), str(folder / "annotations"), "array_record")
     shutil.rmtree(folder / "val2017")
     with pytest.raises(UserError, match=r"neither val2017/ nor val2017\.zip"):
         prepare("coco/instances", str(tmp_path / "b"), str(folder), "array_record")
