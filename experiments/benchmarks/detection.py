@@ -111,7 +111,8 @@ def parts_of(model: Any, variables: Any, images: Any, width: float) -> dict[str,
         pooled["step keypoint roi_align"] = (KEYPOINT_SIZE, settings.box_positives)
     for name, (size, kept) in pooled.items():
         parts.add_function(name, pooling_gradient(parts, pool(size), sampled[:, :kept]), levels)
-    parts.add_function("step", gradients_of(model, width), variables, images)
+    # Given as they are in a training, not constants that XLA would match with anchors while it compiles.
+    parts.add_function("step", gradients_of(model, width), variables, images, some_objects(model, images))
     return parts.calls
 
 
@@ -124,31 +125,38 @@ def pooling_gradient(parts: Parts, pool: Callable[..., Any], boxes: Any) -> Call
 
 
 def gradients_of(model: Any, width: float) -> Callable[..., Any]:
-    """The gradients of a width's losses, on images in each of which there are four objects."""
+    """The gradients of a width's losses, on images and the objects in them."""
+    import jax
+    import jax.numpy as jnp
+
+    def total(params: Any, batch_stats: Any, images: Any, objects: Any) -> Any:
+        sizes = jnp.tile(jnp.asarray(images.shape[1:3], jnp.float32), (len(images), 1))
+        keys = jax.random.split(jax.random.key(0), len(images))
+        variables = {"params": params, "batch_stats": batch_stats}
+        arguments = (images, objects, sizes, keys, width)
+        losses, _ = model.apply(variables, *arguments, method="losses", mutable=["batch_stats"])
+        return sum(jnp.sum(of_part) for of_part in losses.values())
+
+    return lambda variables, *batch: jax.grad(total)(variables["params"], variables["batch_stats"], *batch)
+
+
+def some_objects(model: Any, images: Any) -> Any:
+    """Four objects in each of the images."""
     import jax
     import jax.numpy as jnp
 
     from slimjax.tasks.detection.matching import Objects
     from slimjax.tasks.detection.settings import MASK_SIZE
 
-    def total(params: Any, batch_stats: Any, images: Any) -> Any:
-        count, height, side, _ = images.shape
-        corners = jnp.asarray([[0.1, 0.1], [0.5, 0.2], [0.3, 0.5], [0.2, 0.3]]) * jnp.asarray([side, height])
-        boxes = jnp.concatenate([corners, corners + jnp.asarray([0.3 * side, 0.4 * height])], -1)
-        points = jnp.broadcast_to(boxes[:, None, :2] + 2.0, (4, model.settings.num_keypoints, 2))
-        keypoints = jnp.concatenate([points, 2.0 * jnp.ones_like(points[..., :1])], -1)
-        masks = jnp.ones((4, 2 * MASK_SIZE, 2 * MASK_SIZE), jnp.uint8)
-        there, crowds = jnp.ones(4, bool), jnp.zeros(4, bool)
-        one = Objects(boxes, jnp.arange(4, dtype=jnp.int32), there, crowds, masks, keypoints)
-        objects = jax.tree.map(lambda array: jnp.broadcast_to(array, (count, *array.shape)), one)
-        sizes = jnp.tile(jnp.asarray([height, side], jnp.float32), (count, 1))
-        keys = jax.random.split(jax.random.key(0), count)
-        variables = {"params": params, "batch_stats": batch_stats}
-        arguments = (images, objects, sizes, keys, width)
-        losses, _ = model.apply(variables, *arguments, method="losses", mutable=["batch_stats"])
-        return sum(jnp.sum(of_part) for of_part in losses.values())
-
-    return lambda variables, images: jax.grad(total)(variables["params"], variables["batch_stats"], images)
+    count, height, side, _ = images.shape
+    corners = jnp.asarray([[0.1, 0.1], [0.5, 0.2], [0.3, 0.5], [0.2, 0.3]]) * jnp.asarray([side, height])
+    boxes = jnp.concatenate([corners, corners + jnp.asarray([0.3 * side, 0.4 * height])], -1)
+    points = jnp.broadcast_to(boxes[:, None, :2] + 2.0, (4, model.settings.num_keypoints, 2))
+    keypoints = jnp.concatenate([points, 2.0 * jnp.ones_like(points[..., :1])], -1)
+    masks = jnp.ones((4, 2 * MASK_SIZE, 2 * MASK_SIZE), jnp.uint8)
+    there, crowds = jnp.ones(4, bool), jnp.zeros(4, bool)
+    one = Objects(boxes, jnp.arange(4, dtype=jnp.int32), there, crowds, masks, keypoints)
+    return jax.tree.map(lambda array: jnp.broadcast_to(array, (count, *array.shape)), one)
 
 
 def measure(
