@@ -127,7 +127,7 @@ MISTAKES = {
     f"{COMPLETE} --config.keep_checkpoints=0": "keep_checkpoints=0 has to be",
     f"{COMPLETE} --config.keep_checkpoints=-1": "keep_checkpoints=-1",
     f"{COMPLETE} --config.platform=tpu": "platform='tpu' was asked",
-    f"{COMPLETE} --config.batch_size=0": "batch_size=0 does not divide",
+    f"{COMPLETE} --config.batch_size=0": "batch_size=0 has to be at least 1",
     f"{COMPLETE} --config.schedule.name=foo": "schedule.name='foo' is unknown",
     COMPLETE.replace("digits", "s_faster_rcnn"): "PyTorch checkpoints are read of classifiers; import the backbone",
     COMPLETE.replace("/nowhere.pt", "/"): "checkpoint=/: it is no file; give one",

@@ -34,7 +34,7 @@ MISTAKES = {
     "--workdir=W train": "'train' is not a flag",
     "--workdir=W --config.platform=tpu": "platform='tpu' was asked for, but JAX finds only 'cpu'",
     "--workdir=W --config.platform=npu": "platform='npu' is unknown; choose one of cpu, gpu, tpu",
-    "--workdir=W --config.batch_size=0": "batch_size=0 does not divide over 1 devices",
+    "--workdir=W --config.batch_size=0": "batch_size=0 has to be at least 1",
     "--workdir=W --config.accumulate_steps=0": "accumulate_steps=0 has to be at least 1",
     "--workdir=W --config.accumulate_steps=3": "batch_size=64 does not divide over 1 devices in accumulate_steps=3",
     "--workdir=W --config.ema_decay=1.0": "ema_decay=1.0 has to be between 0.0 and",

@@ -58,8 +58,10 @@ def check_batch_size(batch_size: int, device_count: int, accumulate_steps: int =
     """UserError unless the global batch divides evenly, with at least one image, over the devices and their parts."""
     if accumulate_steps < 1:
         raise UserError(f"accumulate_steps={accumulate_steps} has to be at least 1, which takes a batch at once")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size} has to be at least 1")
     parts = device_count * accumulate_steps
-    if batch_size < 1 or batch_size % parts:
+    if batch_size % parts:
         among = f"{device_count} devices" + (f" in accumulate_steps={accumulate_steps}" if accumulate_steps > 1 else "")
         nearest = max(1, round(batch_size / parts)) * parts
         raise UserError(f"batch_size={batch_size} does not divide over {among}; the nearest that does is {nearest}")
