@@ -105,3 +105,25 @@ def test_gradients_of_a_batch_are_those_of_its_images(features, rng):
     for image, (cells, regions) in enumerate([(features, boxes), (flipped, boxes[::-1])]):
         for level, expected in gradient(cells, regions).items():
             np.testing.assert_allclose(batched[level][image], expected, atol=1e-5)
+
+
+def test_gradients_of_many_regions_add_up_in_float32(features):
+    """In bfloat16 a sum of equal parts would stand still at 256 of them."""
+    boxes = np.tile(np.array([BOXES["small"]], np.float32), (1000, 1))
+
+    @jax.jit
+    def gradient(features):
+        return jax.grad(lambda features: jnp.sum(roi_align(features, boxes, 3).astype(jnp.float32)))(features)
+
+    expected = gradient(features)[2]
+    found = gradient({level: jnp.asarray(cells, jnp.bfloat16) for level, cells in features.items()})[2]
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0.01)
+
+
+def test_boxes_that_are_no_numbers_and_none_at_all(features):
+    """As a training that diverges has them."""
+    assert roi_align(features, np.zeros((0, 4), np.float32), 3).shape == (0, 3, 3, 3)
+    boxes = np.array([[np.nan] * 4, BOXES["small"]], np.float32)
+    pooled = jax.jit(lambda boxes: roi_align(features, boxes, 3))(boxes)
+    np.testing.assert_allclose(pooled[1], plain_roi_align(features, BOXES["small"], 3), atol=2e-4)
