@@ -12,7 +12,7 @@ from absl import flags
 
 from slimjax import cli
 from slimjax.errors import UserError
-from slimjax.paths import check_writable, folder_path
+from slimjax.paths import folder_path
 
 _DATASET = flags.DEFINE_string("dataset", None, "Its name in tfds, such as imagenet2012, or coco/instances.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder or bucket to write to; tfds's own folder if not given.")
@@ -32,12 +32,11 @@ def main() -> int:
     """Prepares the data set that the flags name; returns the exit code."""
     if not _DATASET.value:
         raise UserError("--dataset is missing; give its name in tfds, such as --dataset=imagenet2012")
-    if _DATA_DIR.value:
-        check_writable(folder_path(_DATA_DIR.value, "--data_dir"), "--data_dir")
+    data_dir = str(folder_path(_DATA_DIR.value, "--data_dir")) if _DATA_DIR.value else ""
     # Imported once the flags are known to be good: TensorFlow takes seconds.
     from slimjax.tasks.builders import prepare
 
-    builder, is_new = prepare(_DATASET.value, _DATA_DIR.value, _MANUAL_DIR.value, _FILE_FORMAT.value)
+    builder, is_new = prepare(_DATASET.value, data_dir, _MANUAL_DIR.value, _FILE_FORMAT.value)
     splits = ", ".join(f"{name}: {split.num_examples:,} examples" for name, split in builder.info.splits.items())
     print(f"{builder.data_dir} holds {builder.info.full_name} as {builder.info.file_format.value} ({splits})")
     if not is_new:

@@ -12,6 +12,7 @@ from etils import epath
 
 from slimjax.buckets import CONNECT_TIMEOUT_SECONDS, check_bucket
 from slimjax.errors import UserError, did_you_mean
+from slimjax.paths import check_writable
 from slimjax.tasks.classification.data import fashion_mnist
 from slimjax.tasks.classification.data.digits import Digits
 from slimjax.tasks.detection.data.coco import Coco, Shapes
@@ -94,6 +95,7 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tupl
     if isinstance(builder, Coco):
         file_format = Coco.FILE_FORMAT
     if not _is_prepared(builder):
+        check_writable(builder.data_dir_root, "--data_dir")
         _check_manual_files(name, builder, epath.Path(manual_dir or builder.data_dir_root / "downloads" / "manual"))
         download_config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
         with _one_line_errors(f"data set {name!r} cannot be written to {builder.data_dir}", anything=True):

@@ -270,8 +270,7 @@ def create_detector(
     """
     resnet = create_model(backbone, widths, num_classes, **options)
     if not isinstance(resnet, ResNet):
-        built_on = "resnet50, resnet101, resnet152 or resnet_pyramid_tiny"
-        raise UserError(f"model.name={backbone} is no ResNet; detectors are built on {built_on}")
+        raise UserError(f"model.name={backbone} is no ResNet; detectors are built on one, such as resnet50")
     shared = {name: getattr(resnet, name) for name in _of_the_backbone()}
     detector = Detector(**shared, num_classes=resnet.num_classes, settings=settings)
     detector.check_options()

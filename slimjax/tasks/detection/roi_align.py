@@ -57,7 +57,7 @@ def roi_align(features: Mapping[int, jax.Array], boxes: jax.Array, size: int) ->
 
 
 class _Taps(NamedTuple):
-    """What is read along one axis for each bin: bilinear values are products of what is needed along the two."""
+    """What bins read along one axis. A bilinear value weighs a cell by the product of its weights along the two."""
 
     cells: jax.Array
     """[..., size, SAMPLES * 2]: where they are."""
@@ -81,7 +81,7 @@ def _taps(low: jax.Array, high: jax.Array, cells: jax.Array, size: int) -> _Taps
 def _weighted_sums(table: jax.Array, rows: _Taps, columns: _Taps) -> jax.Array:
     """Of cells [cells, channels], by taps of regions: [regions, size, size, channels].
 
-    Tap by tap: compilers make one loop of these sums, that reads a cell where it needs it and stores nothing but bins.
+    Tap by tap: XLA:CPU makes one loop of these sums, which reads a cell where it needs it and stores nothing but bins.
     """
     found = jnp.zeros(())
     for row, column in itertools.product(range(rows.cells.shape[-1]), range(columns.cells.shape[-1])):

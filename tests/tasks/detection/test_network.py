@@ -13,7 +13,11 @@ from slimjax.training.run import check_start
     ("key", "value", "message"),
     [
         ("task", "detecting", "task='detecting' is unknown (did you mean 'detection'?)"),
-        ("model.name", "mobilenet_v2", "model.name=mobilenet_v2 is no ResNet; detectors are built on resnet50"),
+        (
+            "model.name",
+            "mobilenet_v2",
+            "mobilenet_v2 is no ResNet; detectors are built on one, such as resnet50",
+        ),
         ("model.name", "resnet_tiny", "a detector needs four stages whose grids have steps of 4, 8, 16 and 32 pixels"),
         ("model.stem", "small", "a detector needs four stages"),
         ("detection.frozen_stages", 1, "batch norms that learn leave no stage frozen; set detection.frozen_stages=0"),
