@@ -119,11 +119,13 @@ def _check_images(task: "Task", count: int) -> "np.ndarray":
     """Images of the evaluation split to compare programs on, all of one shape: detectors have wide and tall ones."""
     import numpy as np
 
+    from slimjax.tasks import colours
+
     found: list[np.ndarray] = []
     for batch in task.eval_batches():
         if found and batch["image"].shape[1:] != found[0].shape[1:]:
             break
-        found.append(batch["image"][batch["mask"] > 0])
+        found.append(colours.normalised(batch)[batch["mask"] > 0])
         if sum(map(len, found)) >= count:
             break
     return np.concatenate(found)[:count]

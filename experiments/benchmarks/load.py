@@ -168,9 +168,7 @@ def evaluation_images(config_file: str, dtype: str) -> tuple[np.ndarray, np.ndar
     batches = list(eval_batches(config.dataset, batch_size=config.batch_size, process_index=0, process_count=1))
     there = np.concatenate([batch["mask"] for batch in batches]) > 0
     images, labels = (np.concatenate([batch[key] for batch in batches])[there] for key in ("image", "label"))
-    if dtype == "uint8":
-        images = np.rint((images * colours.STDDEV + colours.MEAN) * 255).clip(0, 255).astype(np.uint8)
-    return images, labels
+    return images if dtype == "uint8" else colours.normalised({"image": images}), labels
 
 
 def workload_for(runtime: "SlimmableRuntime", arguments: argparse.Namespace) -> Workload:

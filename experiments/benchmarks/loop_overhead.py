@@ -62,7 +62,7 @@ def create_loop(config_file: str, batch_size: int | None, num_steps: int) -> Any
     size = config.dataset.image_size
     rng = np.random.default_rng(0)
     batch = {
-        "image": rng.standard_normal((config.batch_size, size, size, 3), np.float32),
+        "image": rng.integers(0, 256, (config.batch_size, size, size, 3), np.uint8),
         "label": rng.integers(0, num_classes, config.batch_size, np.int32),
     }
     workdir = folder_path("never_written_to", "workdir")
@@ -75,10 +75,11 @@ def seconds_of_bare_steps(run: Any, batch: dict[str, np.ndarray], count: int) ->
     """Seconds a step, called in a row and waited for at the end."""
     import jax
 
-    from slimjax.training.mesh import put_batch
+    from slimjax.training.prefetch import device_batches
     from slimjax.training.run import new_state
 
-    turn, arrays, state = run.rule.turn(0), put_batch(run.mesh, batch), new_state(run)
+    turn, state = run.rule.turn(0), new_state(run)
+    (arrays,) = device_batches(run.mesh, [batch])
     for _ in range(_WARM_UP):
         state, metrics = run.train_step(state, arrays, turn)
     jax.block_until_ready((state, metrics))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from slimjax.reporting.measuring import shown
 from slimjax.reporting.runs import FoundObjects, MeasuredDetector, ReportedRun
 from slimjax.tasks.detection.metrics import Found
 from slimjax.tasks.detection.task import DetectionTask
@@ -79,6 +78,6 @@ def _images(
             if "keypoints" in truth:
                 is_annotated = truth["keypoints"][..., 2:] > 0
                 truth["keypoints"] = np.where(is_annotated, truth["keypoints"], np.nan)
-            image = shown(batch["image"][place][:height, :width])
+            image = batch["image"][place][:height, :width]
             images[this] = file_name(int(batch["index"][place])), image, truth
     return images

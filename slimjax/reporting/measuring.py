@@ -25,8 +25,6 @@ TOP_IMAGES = 8
 
 LATENCY_REPEATS = 50
 
-_WHITE = 255.0
-
 
 class _Strongest:
     """Of every channel the images that it answers to most, and how well it tells classes apart, over batches."""
@@ -128,16 +126,10 @@ def collect_images(run: ReportedRun, numbers: Collection[int]) -> dict[int, np.n
             break
         real = batch["image"][batch["mask"] > 0]
         for number in sorted(number for number in missing if number < first + len(real)):
-            images[number] = shown(real[number - first])
+            images[number] = real[number - first]
             missing.remove(number)
         first += len(real)
     return images
-
-
-def shown(image: np.ndarray) -> np.ndarray:
-    """The colours [height, width, 3] uint8 of a normalised image."""
-    colour = (image * np.array(colours.STDDEV) + np.array(colours.MEAN)) * _WHITE
-    return np.clip(np.rint(colour), 0, _WHITE).astype(np.uint8)
 
 
 def _programs(
@@ -160,7 +152,7 @@ def _answering(model: SlimmableNetwork, layer: Path, width: float) -> Any:
         logits: Any
         logits, kept = model.apply(
             variables,
-            images,
+            colours.normalised({"image": images}),
             width=width,
             capture_intermediates=lambda module, method: module.path == layer and method == "__call__",
             mutable=["intermediates"],

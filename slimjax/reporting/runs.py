@@ -67,7 +67,8 @@ class ReportedRun:
       class_names: by label.
       curves: what it has logged.
       image_size: pixels of the images' side, see `slimjax.tasks.task.Task`.
-      eval_batches: every image of the evaluation split once, padded and masked, in the same order at every call.
+      eval_batches: every image of the evaluation split once, padded and masked, in the same order at every call; see
+        `slimjax.tasks.task.Task`.
       num_eval_batches: their number.
     """
 

@@ -87,15 +87,18 @@ class Task(Protocol):
         ...
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of a training batch of so many examples."""
+        """Shapes and dtypes of a training batch of so many examples, as `loss` takes it."""
         ...
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        """Endless batches of this host from a step on, the same as an uninterrupted run would have seen."""
+        """Endless batches of this host from a step on, the same as an uninterrupted run would have seen.
+
+        Their images are colours, uint8, which `slimjax.tasks.colours.normalised` takes and devices normalise.
+        """
         ...
 
     def eval_batches(self) -> Iterator[Batch]:
-        """Every example of the evaluation split exactly once, over all hosts, padded and masked."""
+        """Every example of the evaluation split exactly once, over all hosts, padded and masked; images as above."""
         ...
 
 

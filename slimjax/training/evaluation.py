@@ -118,9 +118,10 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     masks = {width: active_masks(task.model, width, "batch_stats") for width in task.model.widths}
     programs = [_jit_over(mesh, _add_statistics(task, width, masks[width]), 1, 3) for width in masks]
     totals, count = jax.tree.map(jnp.zeros_like, batch_stats), 0
-    for batch in device_batches(mesh, ({"image": host_batch["image"]} for host_batch in batches)):
+    for batch in device_batches(mesh, batches):
+        images = {"image": batch["image"]}
         for program in programs:
-            totals = settled(mesh, program(params, batch_stats, totals, batch))
+            totals = settled(mesh, program(params, batch_stats, totals, images))
         count += 1
     if not count:
         raise UserError("calibration needs at least one batch; raise calibration_batches")

@@ -18,19 +18,19 @@ BATCH = 16
 
 @pytest.fixture(scope="session")
 def split():
-    """Images [40, 16, 16, 3], normalised, and labels of digits below five."""
+    """Images [40, 16, 16, 3] uint8, the same as networks see them, and labels of digits below five."""
     images, labels = load_digits(return_X_y=True)
     images, labels = images[labels < CLASSES][:40].reshape(-1, 8, 8).repeat(2, 1).repeat(2, 2), labels[labels < CLASSES]
     rng = np.random.default_rng(0)
     colours = np.rint(images[..., None] * [15.0, 12.0, 9.0] + rng.integers(0, 10, (40, 16, 16, 3))).astype(np.uint8)
     normalised = (colours / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    return normalised.astype(np.float32), labels[:40].astype(np.int32), colours
+    return colours, normalised.astype(np.float32), labels[:40].astype(np.int32)
 
 
 @pytest.fixture(scope="session")
 def batches(split):
     """The split in batches, the last one padded; one image in the middle is damaged, which is padding as well."""
-    images, labels, _ = split
+    images, _, labels = split
 
     def make():
         places = [*range(20), None, *range(20, len(labels))]
@@ -38,7 +38,7 @@ def batches(split):
             part = places[start : start + BATCH]
             part = part + [None] * (BATCH - len(part))
             yield {
-                "image": np.stack([np.zeros((16, 16, 3), np.float32) if n is None else images[n] for n in part]),
+                "image": np.stack([np.zeros((16, 16, 3), np.uint8) if n is None else images[n] for n in part]),
                 "label": np.array([0 if n is None else labels[n] for n in part], np.int32),
                 "mask": np.array([n is not None for n in part], np.float32),
             }

@@ -25,7 +25,7 @@ def stem_scores(run, width, images):
 
 
 def test_answers_are_those_of_the_network_on_every_image_that_counts(measured, split):
-    images, labels, _ = split
+    _, images, labels = split
     assert measured.labels.tolist() == labels.tolist()
     network = jax.jit(measured.run.model.apply, static_argnames="width")
     for width, outcome in measured.outcomes.items():
@@ -39,7 +39,7 @@ def test_answers_are_those_of_the_network_on_every_image_that_counts(measured, s
 
 
 def test_top_images_are_those_of_brute_force(measured, reported_run, measure, split):
-    images, _, _ = split
+    _, images, _ = split
     for channel, of_channel in (
         (measured.top.channel, measured),
         (5, measure(reported_run(), layer="stem", channel=5)),
@@ -51,7 +51,7 @@ def test_top_images_are_those_of_brute_force(measured, reported_run, measure, sp
 
 
 def test_the_default_channel_tells_classes_apart_best(measured, split):
-    images, labels, _ = split
+    _, images, labels = split
     scores = stem_scores(measured.run, 1.0, images)
     means = np.stack([scores[labels == label].mean(0) for label in labels])
     shares = means.var(0) / scores.var(0)
@@ -81,7 +81,7 @@ def test_every_family_has_layers_of_one_batch_norm_each(reported_run, family):
 
 
 def test_images_are_collected_by_number_in_their_own_colours(measured, split):
-    _, _, colours = split
+    colours, _, _ = split
     images = collect_images(measured.run, {0, 20, 39})
     assert sorted(images) == [0, 20, 39]
     for number, image in images.items():

@@ -198,7 +198,7 @@ def test_batch_norms_are_each_width_s_own(measured):
 
 
 def test_outlines_say_what_each_width_made_of_an_image(measured, split):
-    images = dict(enumerate(split[2]))
+    images = dict(enumerate(split[0]))
     (rows,) = (p for p in activations_section([measured], {"run": images}).parts if isinstance(p, ImageRows))
     assert [row.title for row in rows.rows] == ["width 0.25", "width 0.5", "width 1"]
     for row, width in zip(rows.rows, measured.widths, strict=True):

@@ -13,6 +13,7 @@ import pytest
 from programs import lines_of
 from slimjax.configs import digits
 
+from slimjax.tasks import colours
 from slimjax.training import progress
 from slimjax.training.evaluation import Evaluator, calibrate_statistics
 from slimjax.training.progress import Progress
@@ -113,7 +114,7 @@ def test_evaluation_shows_the_errors_of_what_it_has_seen(switchable, capsys, mon
     seen = list(run.task.eval_batches())[:5]
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     for width in run.task.model.widths:
-        logits = [run.task.model.apply(variables, batch["image"], width=width) for batch in seen]
+        logits = [run.task.model.apply(variables, colours.normalised(batch), width=width) for batch in seen]
         wrong = [np.argmax(of_batch, -1) != batch["label"] for of_batch, batch in zip(logits, seen, strict=True)]
         assert f"{width:g}: {100 * np.mean(wrong):.2f}" in lines[-1].partition(": top1_error % ")[2]
 
@@ -138,7 +139,7 @@ def test_calibrated_statistics_are_the_mean_of_the_batches_own(switchable):
     calibrated = calibrate_statistics(run.task, run.mesh, state.params, state.batch_stats, batches)
     means, variances = [], []
     for batch in batches:
-        for share in np.split(batch["image"], run.mesh.size):
+        for share in np.split(colours.normalised(batch), run.mesh.size):
             y = jax.lax.conv_general_dilated(
                 share,
                 params["stem"]["conv"]["kernel"],

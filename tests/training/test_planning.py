@@ -15,6 +15,7 @@ from slimjax.tasks.dtypes import compute_dtype
 from slimjax.training.mesh import data_mesh
 from slimjax.training.optimizers import create_optimizer, decay_mask
 from slimjax.training.planning import costliest_turn, find_largest_batch, step_cost, training_without_data
+from slimjax.training.prefetch import device_batches
 from slimjax.training.progress import Progress
 from slimjax.training.setup import Training, state_shapes
 from slimjax.training.step import TrainStep
@@ -138,7 +139,8 @@ def test_batches_have_the_shapes_that_the_pipeline_gives(data_dir):
     config = default.get_config()
     config.num_train_steps, config.dataset.data_dir = 10, str(data_dir)
     task = create_task(config, "cpu")
-    batch, shapes = next(task.train_batches(0)), task.batch_shapes(config.batch_size)
+    batch = next(device_batches(data_mesh(), task.train_batches(0)))
+    shapes = task.batch_shapes(config.batch_size)
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
         name: (shape.shape, shape.dtype) for name, shape in shapes.items()
     }

@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from slimjax.tasks import colours
 from slimjax.training.mesh import data_mesh
 from slimjax.training.prefetch import device_batches
 
 
 def test_batches_come_in_order_one_ahead(rng):
-    host = [{"image": rng.normal(size=(8, 2, 2, 3)).astype(np.float32), "label": np.arange(8)} for _ in range(5)]
+    images, noise = rng.integers(0, 256, (5, 8, 2, 2, 3), np.uint8), rng.normal(size=(5, 8, 3)).astype(np.float32)
+    host = [{"image": images[n], "noise": noise[n], "label": np.arange(8)} for n in range(5)]
     asked = []
 
     def batches():
@@ -19,9 +21,10 @@ def test_batches_come_in_order_one_ahead(rng):
     for number, batch in enumerate(device_batches(mesh, batches())):
         # The next one's transfer has been started before this one is handed out.
         assert asked[-1] == min(number + 1, len(host) - 1)
-        for key, array in batch.items():
-            np.testing.assert_array_equal(array, host[number][key])
-            assert len(array.sharding.device_set) == mesh.size
+        assert set(batch) == {"image", "label"}
+        np.testing.assert_allclose(batch["image"], colours.normalised(host[number]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(batch["label"], host[number]["label"])
+        assert all(len(array.sharding.device_set) == mesh.size for array in batch.values())
     assert number == len(host) - 1
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from slimjax.errors import UserError
+from slimjax.tasks import colours
 from slimjax.tasks.detection.data.decoding import IMAGE_ERRORS, decoded
 from slimjax.tasks.detection.data.examples import ExampleSettings, laid_out
 from slimjax.tasks.detection.detector import Detector
@@ -67,10 +68,11 @@ def found_in(
             continue
         example = laid_out(picture, _NOTHING, settings, wide=picture.width >= picture.height, mirrored=False)
         stored = Stored(0, picture.height, picture.width)
-        image, size = example["image"][None], example["size"][None]
+        batch = {name: example[name][None] for name in ("image", "size")}
+        images = colours.normalised(batch)
         found = {}
         for width in widths:
-            arrays = jax.device_get(find(variables, image, size, width=width))._asdict()
+            arrays = jax.device_get(find(variables, images, batch["size"], width=width))._asdict()
             own = {name: values[0] for name, values in arrays.items() if values is not None}
             found[width] = in_stored_pixels(own, example["size"], stored)
         yield file, (picture, found)

@@ -17,6 +17,7 @@ from slimjax.training.evaluation import Evaluator
 from slimjax.training.mesh import REPLICATED, SPLIT, data_mesh
 from slimjax.training.optimizers import create_optimizer, decay_mask
 from slimjax.training.planning import step_cost
+from slimjax.training.prefetch import device_batches
 from slimjax.training.progress import Progress
 from slimjax.training.setup import Training
 from slimjax.training.state import initial_state
@@ -47,9 +48,15 @@ def task(config, create_small_detector):
     return DetectionTask(config, create_small_detector((1.0,)), INFO, open_data(config, example_settings(config)))
 
 
+def wide_batch(task):
+    """Of wide images, as a step takes it."""
+    batches = device_batches(data_mesh(jax.devices()[:1]), task.train_batches(0))
+    return jax.device_get(next(batch for batch in batches if batch["image"].shape[2] > batch["image"].shape[1]))
+
+
 def test_what_is_planned_for_is_what_the_pipeline_gives(task, config):
     planned = task.batch_shapes(config.batch_size)
-    wide = next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
+    wide = wide_batch(task)
     assert {name: (array.shape, array.dtype) for name, array in wide.items()} == {
         name: (shape.shape, shape.dtype) for name, shape in planned.items()
     }
@@ -87,10 +94,6 @@ def boxes_alone(config, task, create_small_detector):
 
 def first_state(task, tx):
     return jax.jit(lambda: initial_state(task.model, tx, seed=1, image_size=64, averages=False))()
-
-
-def wide_batch(task):
-    return next(batch for batch in task.train_batches(0) if batch["image"].shape[2] > batch["image"].shape[1])
 
 
 def train(task, tx, state, batch, num_devices, steps):

@@ -64,17 +64,17 @@ def decode_square(encoded: tf.Tensor, window_fn: WindowFn, image_size: int) -> t
       image_size: pixels.
 
     Returns:
-      The planes [3, image_size, image_size] of red, green and blue, float32 in 0..255, of which the second axis is the
-      image's width; see `augmentation`. Those of a grey image are equal.
+      The image's columns, [image_size, 3, image_size] float32 in 0..255, see `augmentation`. Those of a grey image have
+      three equal colours.
     """
     image = tf.cond(
         tf.io.is_jpeg(encoded), lambda: _decode_jpeg(encoded, window_fn), lambda: _decode_other(encoded, window_fn)
     )
-    return _resized_planes(image, image_size)
+    return _resized_columns(image, image_size)
 
 
-def _resized_planes(image: tf.Tensor, size: int) -> tf.Tensor:
-    """What `tf.image.resize(image, [size, size], antialias=True)` gives, number for number, as planes.
+def _resized_columns(image: tf.Tensor, size: int) -> tf.Tensor:
+    """What `tf.image.resize(image, [size, size], antialias=True)` gives, number for number, as columns.
 
     TensorFlow's operation adds up rows quickly and columns slowly. So this resizes rows alone, each with all its pixels
     and colours as channels of one pixel, turns the image around, and does so again: a third of the time at 224 pixels.
@@ -84,26 +84,26 @@ def _resized_planes(image: tf.Tensor, size: int) -> tf.Tensor:
       size: pixels.
 
     Returns:
-      [3, size (width), size (height)] float32 in 0..255.
+      [size (width), 3, size (height)] float32 in 0..255.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
-    rows = _resize_rows(tf.reshape(image, [1, height, width * 3]), size)
-    columns = tf.transpose(tf.reshape(rows, [size, width, 3]), [2, 1, 0])
-    return tf.ensure_shape(_resize_rows(columns, size), [3, size, size])
+    rows = _resize_rows(tf.reshape(image, [height, width * 3]), size)
+    columns = _resize_rows(tf.reshape(tf.transpose(rows), [width, 3 * size]), size)
+    return tf.reshape(columns, [size, 3, size])
 
 
-def _resize_rows(images: tf.Tensor, size: int) -> tf.Tensor:
-    """From [images, rows, values] to [images, size, values] float32."""
-    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(images)[1], tf.float32)
+def _resize_rows(rows: tf.Tensor, size: int) -> tf.Tensor:
+    """From [rows, values] to [size, values] float32."""
+    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(rows)[0], tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
-        images=images[:, :, tf.newaxis],
+        images=rows[tf.newaxis, :, tf.newaxis],
         size=[size, 1],
         scale=tf.stack([scale, 1.0]),
         translation=[0.0, 0.0],
         kernel_type="triangle",
         antialias=True,
     )
-    return resized[:, :, 0]
+    return resized[0, :, 0]
 
 
 def _decode_jpeg(encoded: tf.Tensor, window_fn: WindowFn) -> tf.Tensor:

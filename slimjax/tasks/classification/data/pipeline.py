@@ -80,8 +80,9 @@ def train_batches(
       devices_per_process: of each host.
 
     Returns:
-      Batches of `image` [batch_size // process_count, image_size, image_size, 3] float32, normalised RGB, and `label`
-      [batch_size // process_count] int32, both read-only; the examples of a device lie together.
+      Batches of `image` [b, image_size, image_size, 3] uint8, `label` [b] int32 and, where the configuration asks for
+      it, `noise` [b, 3] float32, see `slimjax.tasks.colours.normalised`; with b = batch_size // process_count. All are
+      read-only, and the examples of a device lie together.
 
     Raises:
       UserError: as `load_info`, and if the devices cannot share the batch or the split; from the iterator, if an
@@ -115,8 +116,9 @@ def train_batches(
 
 
 def _without_damage(batch: dict[str, Any], share_size: int) -> Batch:
-    """Image and label of every example, damaged ones replaced."""
-    images = {key: batch[key] for key in ("image", "label")}
+    """What the network is given of every example, damaged ones replaced."""
+    given = ("image", "noise", "label")
+    images = {key: array for key, array in batch.items() if key in given}
     return fill_damaged(images, batch["is_damaged"], share_size) if "is_damaged" in batch else images
 
 
@@ -154,7 +156,7 @@ def eval_batches(
       process_count: hosts.
 
     Returns:
-      The same number of batches on every host: `image` [b, image_size, image_size, 3] float32, `label` [b] int32 and
+      The same number of batches on every host: `image` [b, image_size, image_size, 3] uint8, `label` [b] int32 and
       `mask` [b] float32, 1 for an example and 0 for padding, with b = batch_size // process_count. With `skip_damaged`
       a damaged example is padding as well, and how many there were is told on stderr at the end.
 
@@ -196,8 +198,8 @@ def _tell_count(damage: Damage, num_examples: int) -> Iterator[Batch]:
 
 def _pad(batches: Iterator[dict[str, Any]], num_batches: int, batch_size: int, image_size: int) -> Iterator[Batch]:
     """Fills up the last batch with zeros, and the number of batches with empty ones; adds the mask."""
-    nothing = {
-        "image": np.zeros((0, image_size, image_size, 3), np.float32),
+    nothing: Batch = {
+        "image": np.zeros((0, image_size, image_size, 3), np.uint8),
         "label": np.zeros((0,), np.int32),
     }
     for _ in range(num_batches):

@@ -66,8 +66,9 @@ def train_stream(
 
     def example(counter: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
         encoded = source.read(reference)
-        image = _train_image(encoded["image"], dataset_config, seed=tf.stack([tf.constant(seed, tf.int64), counter]))
-        return {"image": image, "label": tf.cast(encoded["label"], tf.int32)}
+        own_seed = tf.stack([tf.constant(seed, tf.int64), counter])
+        augmented = _augmented(encoded["image"], dataset_config, seed=own_seed)
+        return {**augmented, "label": tf.cast(encoded["label"], tf.int32)}
 
     start = start_step * share_batch_size
     streams = [_references(source, share, seed, start, dataset_config.shuffle_buffer) for share in shares]
@@ -106,7 +107,7 @@ def eval_stream(
 
     def example(_: tf.Tensor, reference: Example) -> dict[str, tf.Tensor]:
         encoded = source.read(reference)
-        image = augmentation.normalized_image(_eval_planes(encoded["image"], dataset_config))
+        image = augmentation.to_image(_eval_columns(encoded["image"], dataset_config))
         return {"image": image, "label": tf.cast(encoded["label"], tf.int32)}
 
     return _map(source.references(ranges, seed=None).enumerate().skip(start), example, marked)
@@ -177,29 +178,29 @@ def num_threads() -> int:
     return max(_MIN_THREADS, os.cpu_count() or 1)
 
 
-def _train_image(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, *, seed: tf.Tensor) -> tf.Tensor:
+def _augmented(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict, *, seed: tf.Tensor) -> Example:
     """Decodes and augments; each kind of augmentation draws from a seed of its own."""
     crop_seed, flip_seed, jitter_seed, pca_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
     if dataset_config.augmentation in CROP_AREAS:
         window_fn = functools.partial(
             decoding.random_window, area_range=CROP_AREAS[dataset_config.augmentation], seed=crop_seed
         )
-        planes = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
+        columns = decoding.decode_square(encoded, window_fn, dataset_config.image_size)
     else:
-        planes = _eval_planes(encoded, dataset_config)
+        columns = _eval_columns(encoded, dataset_config)
     if dataset_config.augmentation == "basic":
-        planes = augmentation.random_shift(planes, seed=crop_seed)
+        columns = augmentation.random_shift(columns, seed=crop_seed)
     if dataset_config.flip:
-        planes = augmentation.random_flip(planes, seed=flip_seed)
+        columns = augmentation.random_flip(columns, seed=flip_seed)
     if dataset_config.color_jitter:
-        planes = augmentation.color_jitter(planes, strength=dataset_config.color_jitter, seed=jitter_seed)
-    noise = None
+        columns = augmentation.color_jitter(columns, strength=dataset_config.color_jitter, seed=jitter_seed)
+    augmented = {"image": augmentation.to_image(columns)}
     if dataset_config.pca_noise:
-        noise = augmentation.pca_noise(stddev=dataset_config.pca_noise, seed=pca_seed)
-    return augmentation.normalized_image(planes, noise)
+        augmented["noise"] = augmentation.pca_noise(stddev=dataset_config.pca_noise, seed=pca_seed)
+    return augmented
 
 
-def _eval_planes(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
+def _eval_columns(encoded: tf.Tensor, dataset_config: ml_collections.ConfigDict) -> tf.Tensor:
     window_fn = functools.partial(
         decoding.center_window, image_size=dataset_config.image_size, eval_resize=dataset_config.eval_resize
     )

@@ -9,11 +9,8 @@ import numpy as np
 from PIL import Image
 
 from slimjax.errors import UserError
-from slimjax.tasks import colours
 from slimjax.tasks.detection.data.annotations import cut_boxes, decoded_mask
 from slimjax.tasks.detection.data.decoding import IMAGE_ERRORS, decoded
-
-_MEAN, _STDDEV = (np.array(values, np.float32) for values in (colours.MEAN, colours.STDDEV))
 
 Example = dict[str, Any]
 """Arrays and scalars of NumPy, by name."""
@@ -70,8 +67,8 @@ def example_of(record: Mapping[str, Any], settings: ExampleSettings, wide: bool,
       mirrored: whether left and right change places.
 
     Returns:
-      `image` [height, width, 3] float32, normalised, zero where padded; `size` [2] float32, its height and width
-      without padding; `boxes`, `labels`, `there`, `crowds` and, where wanted, `masks` and `keypoints` as in
+      `image` [height, width, 3] uint8, zero where padded; `size` [2] float32, its height and width without padding;
+      `boxes`, `labels`, `there`, `crowds` and, where wanted, `masks` and `keypoints` as in
       `slimjax.tasks.detection.matching.Objects`.
 
     Raises:
@@ -93,8 +90,8 @@ def laid_out(
     scale = settings.scale(picture.height, picture.width)
     height, width = (max(round(side * scale), 1) for side in (picture.height, picture.width))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = (np.asarray(resized, np.float32) / 255.0 - _MEAN) / _STDDEV
-    image = np.zeros((*settings.padded_size(wide), 3), np.float32)
+    pixels = np.asarray(resized)
+    image = np.zeros((*settings.padded_size(wide), 3), np.uint8)
     image[:height, :width] = pixels[:, ::-1] if mirrored else pixels
     # Rounding makes the sides' scales differ by a hair: objects follow their own.
     scales = np.array([width / picture.width, height / picture.height], np.float32)

@@ -38,8 +38,8 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def decode_square(encoded: tf.Tensor, window_fn: decoding.WindowFn, size: int) -> np.ndarray:
-    """The decoded planes as an image [size, size, 3] in 0..1."""
-    return decoding.decode_square(encoded, window_fn, size).numpy().transpose(2, 1, 0) / np.float32(255)
+    """The decoded columns as an image [size, size, 3] in 0..1."""
+    return decoding.decode_square(encoded, window_fn, size).numpy().transpose(2, 0, 1) / np.float32(255)
 
 
 def whole(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
@@ -84,7 +84,7 @@ def test_resizing_is_antialiased() -> None:
 def test_resizing_equals_tensorflows(height: int, width: int, size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     expected = tf.image.resize(image, [size, size], antialias=True).numpy()
-    np.testing.assert_array_equal(decoding._resized_planes(tf.constant(image), size), expected.transpose(2, 1, 0))
+    np.testing.assert_array_equal(decoding._resized_columns(tf.constant(image), size), expected.transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(328, 328, 224), (61, 143, 32), (40, 30, 64)])
@@ -92,7 +92,7 @@ def test_resizing_is_pillows(height: int, width: int, size: int) -> None:
     """The published recipes were trained on images that Pillow resized."""
     image = Image.fromarray(smooth_image(height, width))
     expected = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.float32)
-    resized = decoding._resized_planes(tf.constant(np.asarray(image)), size).numpy().transpose(2, 1, 0)
+    resized = decoding._resized_columns(tf.constant(np.asarray(image)), size).numpy().transpose(2, 0, 1)
     # Pillow rounds to whole levels after each of two passes.
     assert np.abs(resized - expected).max() < 1.1
 

@@ -28,7 +28,7 @@ def folder_config(dataset_config: ml_collections.ConfigDict, tmp_path: pathlib.P
 
 def shades(images: np.ndarray) -> np.ndarray:
     """The nearest shade, red and blue [batch, 2], of one-coloured images."""
-    levels = (images[:, 4, 4] * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]) * 255
+    levels = images[:, 4, 4]
     return np.rint((levels[:, [0, 2]] - 10) / 20).astype(int)
 
 

@@ -16,8 +16,6 @@ from slimjax.tasks.builders import prepare
 from slimjax.tasks.classification import data
 from slimjax.tensorflow_import import tf, tfds
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STDDEV = np.array([0.229, 0.224, 0.225], np.float32)
 TRAIN_LEVELS = {
     train_level(synset, index): label for synset, label in SYNSETS.items() for index in range(IMAGES_PER_SYNSET)
 }
@@ -25,9 +23,8 @@ TRAIN_LEVELS = {
 
 def levels(images: np.ndarray) -> np.ndarray:
     """The grey level [batch] of one-coloured images, which they have to be."""
-    values = (images * STDDEV + MEAN) * 255
-    assert np.ptp(values, axis=(1, 2, 3)).max() < 4
-    return values.mean(axis=(1, 2, 3))
+    assert np.ptp(images, axis=(1, 2, 3)).max() < 4
+    return images.mean(axis=(1, 2, 3))
 
 
 def nearest(level: float, known: list[int]) -> int:

@@ -8,7 +8,6 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from slimjax.errors import UserError
-from slimjax.tasks import colours
 from slimjax.tasks.detection.data.examples import ExampleSettings, example_of
 from slimjax.tasks.detection.data.order import TrainOrder, eval_order
 
@@ -46,7 +45,7 @@ def test_objects_stay_where_their_pixels_are(record, mirrored):
     example = example_of(record, SETTINGS, wide=True, mirrored=mirrored)
     assert example["image"].shape == (64, 128, 3)
     np.testing.assert_array_equal(example["size"], [64, 80])
-    light = example["image"] * np.array(colours.STDDEV) + np.array(colours.MEAN) > 0.5
+    light = example["image"] > 127
     for index, label in enumerate((2, 0)):
         left, top, right, bottom = np.round(example["boxes"][index]).astype(int)
         assert light[top + 2 : bottom - 2, left + 2 : right - 2].all()
@@ -88,7 +87,7 @@ def test_an_image_without_objects(record):
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_images_of_turned_cameras_are_upright_like_their_annotations(record, orientation):
     """And lie as they are stored where only that is as large as annotated; of 180 degrees no size can tell."""
-    expected = example_of(record, SETTINGS, wide=True, mirrored=False)["image"]
+    expected = example_of(record, SETTINGS, wide=True, mirrored=False)["image"].astype(float)
     upright = Image.open(io.BytesIO(record["image"]))
     lying = upright.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation])
     exif, file = Image.Exif(), io.BytesIO()
@@ -96,13 +95,13 @@ def test_images_of_turned_cameras_are_upright_like_their_annotations(record, ori
     lying.save(file, "jpeg", exif=exif, quality=98, subsampling=0)
     turned = {**record, "image": file.getvalue()}
     found = example_of(turned, SETTINGS, wide=True, mirrored=False)["image"]
-    assert np.abs(found - expected).mean() < 0.05
+    assert np.abs(found - expected).mean() < 3
     if orientation == 6:
         as_stored = {**turned, "image/size": np.array([lying.height, lying.width])}
         found = example_of(as_stored, SETTINGS, wide=False, mirrored=False)
         assert found["size"].tolist() == [80, 64]
         stretched = np.rot90(expected[:64, :80])
-        assert np.abs(found["image"][:80, :64] - stretched).mean() < 0.05
+        assert np.abs(found["image"][:80, :64] - stretched).mean() < 3
 
 
 def test_a_damaged_image_is_named(record):
