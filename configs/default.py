@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.switch_rule = "all"  # widths of a step: all; sandwich (US-Nets); incremental (narrow first, then frozen)
     config.label_smoothing = 0.0  # share of the target spread over all classes, 0 to 1
     config.dtype = "auto"  # of the computation: float32, bfloat16; auto: bfloat16 on GPU and TPU
-    config.step_programs = "auto"  # fused: all widths in one; per_width: one each and an update; auto: by platform
+    config.step_programs = "auto"  # fused: all widths in one; per_width: one each and an update; auto: by switch_rule
     config.batch_norm_group_size = 1  # devices that share batch-norm statistics in training
     config.accumulate_steps = 1  # parts of a batch that a device takes one after the other; batch norms see one part
     config.ema_decay = 0.0  # of moving averages of the weights, which are then what is evaluated; 0 keeps none

@@ -3,12 +3,39 @@
 import ctypes
 import mmap
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slimjax.analysis.machine import memory_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = -1
+_FRAGMENTS = tuple(2**power for power in range(26, 10, -1))
+"""Bytes of the pieces in which free memory between used is set aside, the largest first."""
+
+_set_aside: list[int] | None = None
+"""Addresses of such pieces; None until the allocator is told to keep memory."""
+
+
+class _Usage(ctypes.Structure):
+    """glibc's `mallinfo2`: of the bytes that are free, `fordblks`, `keepcost` are at the end of the heap."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
 
 
 def keep_freed_memory() -> bool:
@@ -29,7 +56,47 @@ def keep_freed_memory() -> bool:
     known = all(library.mallopt(parameter, value) for parameter, value in settings)
     if known and _may_grow() and hasattr(mmap, "MADV_HUGEPAGE"):
         _grow_on_huge_pages(library)
+    if known and hasattr(library, "mallinfo2"):
+        global _set_aside
+        _set_aside = _set_aside or []
     return known
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """What is compiled meanwhile leaves the heap in fragments; afterwards they are set aside, until something compiles.
+
+    XLA leaves some hundred thousand free pieces between used ones. glibc, asked for memory of about their size, looks
+    through many of them, under a lock, and XLA:CPU's threads ask for some in every operation: they spent a fifth of
+    their time there, and waited for each other for longer. Nothing happens unless `keep_freed_memory` was called.
+    """
+    if _set_aside is None:
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
+    while _set_aside:
+        library.free(_set_aside.pop())
+    try:
+        yield
+    finally:
+        _set_aside.extend(_free_fragments(library))
+
+
+def _free_fragments(library: ctypes.CDLL) -> Iterator[int]:
+    """Takes the free memory between used, in pieces, and leaves what is free at the end of the heap."""
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    library.sbrk.restype, library.sbrk.argtypes = ctypes.c_size_t, (ctypes.c_ssize_t,)
+    library.mallinfo2.restype = _Usage
+    usage = library.mallinfo2()
+    between, end = usage.fordblks - usage.keepcost, library.sbrk(0) - usage.keepcost
+    for size in _FRAGMENTS:
+        # The smallest piece that is large enough is taken, so that of the end comes last.
+        while between > 0 and (piece := library.malloc(size)) and piece < end:
+            between -= size
+            yield piece
+        if between > 0 and piece:
+            library.free(piece)
 
 
 def _may_grow() -> bool:

@@ -35,6 +35,27 @@ for thread in threads:
 mmap.mmap(-1, 2**29)
 done.set()
 """
+FRAGMENTS = """
+import ctypes
+from slimjax import allocator
+assert allocator.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+library.free.argtypes = (ctypes.c_void_p,)
+library.mallinfo2.restype = allocator._Usage
+def between():
+    usage = library.mallinfo2()
+    return usage.fordblks - usage.keepcost
+for _ in range(2):
+    with allocator.compiling():
+        pieces = [library.malloc(100_000) for _ in range(2000)]
+        for piece in pieces[::2]:
+            library.free(piece)
+        print(between())
+    print(between(), all(library.malloc(90_000) > max(pieces) for _ in range(500)))
+    for piece in pieces[1::2]:
+        library.free(piece)
+"""
 SMALL_PAGES = 2**27 // 2**12
 
 if sys.platform != "linux":
@@ -67,3 +88,13 @@ def test_the_heap_is_on_huge_pages(page_faults):
 
 def test_a_limit_of_the_address_space_is_left_to_the_process():
     subprocess.run([sys.executable, "-c", LIMITED], check=True)
+
+
+def test_what_compiling_leaves_in_fragments_is_set_aside_and_given_back():
+    """A hundred megabytes in a thousand pieces are free while something compiles; afterwards nothing is put there."""
+    output = subprocess.run([sys.executable, "-c", FRAGMENTS], capture_output=True, text=True, check=True).stdout
+    for meanwhile, afterwards in zip(*[iter(output.splitlines())] * 2, strict=True):
+        assert int(meanwhile) > 95e6
+        left, is_beyond = afterwards.split()
+        assert int(left) < 5e6
+        assert is_beyond == "True"

@@ -122,6 +122,8 @@ def test_evaluating_at_once_is_compared_with_one_width_after_the_other(record_of
     record, _ = record_of("evaluation.py", *options)
     (row,) = record["rounds"]
     assert record["together_over_apart"] == pytest.approx(row["together_s"] / row["one_after_another_s"], abs=1e-2)
+    by_commands = row["command_together_s"] / row["commands_one_after_another_s"]
+    assert record["commands_together_over_apart"] == pytest.approx(by_commands, abs=1e-2)
     assert row["images_alone_s"] > 0
 
 

@@ -14,7 +14,8 @@ from jax import lax
 
 from slimjax.errors import UserError
 from slimjax.nn.convolutions import convolve
-from slimjax.nn.windows import computed_once, pad_images, padded_taps
+from slimjax.nn.scheduling import computed_once
+from slimjax.nn.windows import pad_images, padded_taps
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -61,7 +62,7 @@ def _max_pool_backward(
     window: int, strides: int, padding: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array]:
     def from_taps(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
-        shares, taken, dy = [], jnp.zeros(y.shape, bool), computed_once(dy, x)
+        shares, taken, dy = [], jnp.zeros(y.shape, bool), computed_once(dy, x[0, 0, 0, 0])
         for tap in _taps_to_compare(x, window, strides, padding):
             shares.append(jnp.where((tap == y) & ~taken, dy, 0))
             taken |= tap == y

@@ -54,14 +54,3 @@ def padded_taps(
     rows, columns = (output_size(size, side, strides, padding) for size, side in zip(x.shape[1:3], window, strict=True))
     padded = pad_images(x, (padding, padding), (padding, padding), value=value)
     return taps(padded, window, strides, rows, columns)
-
-
-def computed_once(values: jax.Array, images: jax.Array) -> jax.Array:
-    """Values, in memory before anything reads them.
-
-    XLA:CPU repeats what values are computed from in whatever loop reads them, as in each term of a sum over taps, and
-    drops `lax.optimization_barrier` before it decides so. What leaves a conditional it does not repeat: this one asks
-    whether the first value of some images is NaN, where the values become NaN as well.
-    """
-    is_nan = jnp.isnan(images[0, 0, 0, 0])
-    return lax.cond(is_nan, lambda values: jnp.full_like(values, jnp.nan), lambda values: values, values)

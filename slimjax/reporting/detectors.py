@@ -78,6 +78,6 @@ def _images(
             if "keypoints" in truth:
                 is_annotated = truth["keypoints"][..., 2:] > 0
                 truth["keypoints"] = np.where(is_annotated, truth["keypoints"], np.nan)
-            image = batch["image"][place][:height, :width]
+            image = batch["image"][place][:height, :width].copy()
             images[this] = file_name(int(batch["index"][place])), image, truth
     return images

@@ -126,7 +126,7 @@ def collect_images(run: ReportedRun, numbers: Collection[int]) -> dict[int, np.n
             break
         real = batch["image"][batch["mask"] > 0]
         for number in sorted(number for number in missing if number < first + len(real)):
-            images[number] = real[number - first]
+            images[number] = real[number - first].copy()
             missing.remove(number)
         first += len(real)
     return images

@@ -12,6 +12,9 @@ STDDEV = (0.229, 0.224, 0.225)
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
+SEEN = ("image", "noise", "size")
+"""Arrays of a batch that `normalised` looks at."""
+
 _WHITE = 255.0
 
 

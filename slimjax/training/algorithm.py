@@ -13,6 +13,7 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
+from slimjax.nn.scheduling import computed_after
 from slimjax.nn.tracing import active_masks
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA
@@ -62,6 +63,7 @@ def add_width(
     batch: Tree,
     accumulate_steps: int = 1,
     stem_output: StemOutput | None = None,
+    after: jax.Array | None = None,
 ) -> tuple[LocalSums, Any]:
     """Switches to a width, runs it forward and adds the gradient of its loss (SNet, algorithm 1, lines 7-10).
 
@@ -75,15 +77,18 @@ def add_width(
         apart from its batch norms, which see a part at a time; the memory is that of a part.
       stem_output: of the stem for the whole batch, of which the width takes a slice; None lets it run its own, which it
         has to do where it takes the batch in parts.
+      after: a number that it has to wait for, see `computed_after`; None lets it run at any time.
 
     Returns:
       The sums with this width's share, and the metrics of the width, of this device alone. The gradients of a shared
       stem's parameters are left to `with_stem_gradients`.
     """
     of_stem = sums.stem_output_gradient
+    if after is not None and stem_output is None:
+        batch = {**batch, "image": computed_after(batch["image"], after)}
     if stem_output is not None:
         gradients, of_slice, batch_stats, metrics = _gradients_behind_stem(
-            task, width, params, sums.batch_stats, batch, stem_output
+            task, width, params, sums.batch_stats, batch, stem_output, after
         )
         of_stem = stem_output.stem.added(of_stem, of_slice)
     elif accumulate_steps == 1:
@@ -102,7 +107,13 @@ def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, bat
 
 
 def _gradients_behind_stem(
-    task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree, stem_output: StemOutput
+    task: Task,
+    width: float,
+    params: Flat,
+    batch_stats: Flat,
+    batch: Tree,
+    stem_output: StemOutput,
+    after: jax.Array | None,
 ) -> tuple[Flat, jax.Array, Flat, Any]:
     """As `_gradients_at`; by the stem's slice of that width, in the second place, rather than by its parameters."""
 
@@ -112,7 +123,7 @@ def _gradients_behind_stem(
 
     behind = stem_output.stem.without_parameters(params)
     by_both = jax.grad(loss, (0, 1), has_aux=True)
-    (gradients, of_slice), (updated, metrics) = by_both(unflatten_dict(behind), stem_output.slice_of(width))
+    (gradients, of_slice), (updated, metrics) = by_both(unflatten_dict(behind), stem_output.slice_of(width, after))
     return flatten_dict(gradients), of_slice, batch_stats | flatten_dict(updated), metrics
 
 
@@ -156,6 +167,8 @@ def summed_gradients(
 ) -> tuple[LocalSums, dict[float, Any]]:
     """Gradients of the sum of all widths' losses on one device's share of a batch (SNet, algorithm 1, lines 6-11).
 
+    Each width waits for the one before, so that what it keeps of its layers takes the place of what that one has kept.
+
     Args:
       task: whose loss is differentiated.
       widths: in the order in which they run.
@@ -176,11 +189,17 @@ def summed_gradients(
     stem = shared_stem(task, accumulate_steps) if len(widths) > 1 else None
     flat = flatten_dict(params)
     output = stem.run(flat, batch["image"]) if stem else None
-    metrics, sums = {}, LocalSums({}, flatten_dict(batch_stats))
+    metrics, sums, after = {}, LocalSums({}, flatten_dict(batch_stats)), None
     for width in widths:
-        sums, metrics[width] = add_width(task, width, flat, sums, batch, accumulate_steps, output)
+        sums, metrics[width] = add_width(task, width, flat, sums, batch, accumulate_steps, output, after)
+        after = _number_of_all(sums)
     sums = with_stem_gradients(stem, flat, sums, batch)
     return LocalSums(unflatten_dict(sums.gradients), unflatten_dict(sums.batch_stats)), metrics
+
+
+def _number_of_all(sums: LocalSums) -> jax.Array:
+    """A number that is there once all gradients of the widths so far are."""
+    return sum(gradient.ravel()[0] for gradient in jax.tree.leaves((sums.gradients, sums.stem_output_gradient)))
 
 
 def reduced_update(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from slimjax.compilation import compile_all, compiler_options
 from slimjax.errors import UserError
 from slimjax.nn.tracing import active_masks
+from slimjax.tasks import colours
 from slimjax.tasks.task import Batch, Figures, Task, Tree
 from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.prefetch import device_batches
@@ -118,10 +119,10 @@ def calibrate_statistics(task: Task, mesh: Mesh, params: Tree, batch_stats: Tree
     masks = {width: active_masks(task.model, width, "batch_stats") for width in task.model.widths}
     programs = [_jit_over(mesh, _add_statistics(task, width, masks[width]), 1, 3) for width in masks]
     totals, count = jax.tree.map(jnp.zeros_like, batch_stats), 0
-    for batch in device_batches(mesh, batches):
-        images = {"image": batch["image"]}
+    seen = ({name: host_batch[name] for name in colours.SEEN if name in host_batch} for host_batch in batches)
+    for batch in device_batches(mesh, seen):
         for program in programs:
-            totals = settled(mesh, program(params, batch_stats, totals, images))
+            totals = settled(mesh, program(params, batch_stats, totals, batch))
         count += 1
     if not count:
         raise UserError("calibration needs at least one batch; raise calibration_batches")

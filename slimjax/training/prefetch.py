@@ -8,18 +8,18 @@ from jax.sharding import Mesh
 
 from slimjax.tasks import colours
 from slimjax.tasks.task import Batch
-from slimjax.training.mesh import put_batch
+from slimjax.training.mesh import put_batch, settled
 
 _BATCHES_AHEAD = 1
 
-_normalise = jax.jit(colours.normalised)
+_seen_by_networks = jax.jit(colours.normalised)
 
 
 def device_batches(mesh: Mesh, batches: Iterable[Batch]) -> Iterator[dict[str, jax.Array]]:
     """The batches, in order, each split over the devices, with images as networks see them.
 
     A batch is handed out once the transfer of the next one has been started, so that it runs beside the step that takes
-    the first. The devices hold one batch more for it.
+    the first. The devices hold one batch more for it, still as bytes.
 
     Args:
       mesh: of all devices.
@@ -27,13 +27,14 @@ def device_batches(mesh: Mesh, batches: Iterable[Batch]) -> Iterator[dict[str, j
     """
     on_their_way: deque[dict[str, jax.Array]] = deque()
     for batch in batches:
-        on_their_way.append(_normalised(put_batch(mesh, dict(batch))))
+        on_their_way.append(put_batch(mesh, dict(batch)))
         if len(on_their_way) > _BATCHES_AHEAD:
-            yield on_their_way.popleft()
-    yield from on_their_way
+            yield _handed_out(mesh, on_their_way.popleft())
+    for arrays in on_their_way:
+        yield _handed_out(mesh, arrays)
 
 
-def _normalised(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    given = {name: batch[name] for name in ("image", "noise", "size") if name in batch}
+def _handed_out(mesh: Mesh, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    images = _seen_by_networks({name: batch[name] for name in colours.SEEN if name in batch})
     others = {name: array for name, array in batch.items() if name not in ("image", "noise")}
-    return {"image": _normalise(given), **others}
+    return {"image": settled(mesh, images), **others}

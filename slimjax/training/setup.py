@@ -152,10 +152,10 @@ def check_ranges(config: ConfigDict) -> None:
 
 
 def _is_fused(config: ConfigDict, mesh: Mesh) -> bool:
-    """Whether the step is one program. `auto`: on accelerators, unless the widths are drawn at random."""
+    """Whether the step is one program. `auto`: unless the widths are drawn at random."""
     choices = {"fused": True, "per_width": False}
     if config.step_programs == "auto":
-        return platform_of(mesh) != "cpu" and config.switch_rule != "sandwich"
+        return config.switch_rule != "sandwich"
     if config.step_programs not in choices:
         raise UserError(f"step_programs={config.step_programs!r} is unknown; choose one of auto, {', '.join(choices)}")
     return choices[config.step_programs]

@@ -14,8 +14,8 @@ from flax import linen as nn
 
 from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.layers import SlimmableConv
+from slimjax.nn.scheduling import computed_after, computed_once
 from slimjax.nn.tracing import IMAGES, Path, trace_layers
-from slimjax.nn.windows import computed_once
 from slimjax.training.parts import Flat
 
 
@@ -98,10 +98,16 @@ class StemOutput:
     images: jax.Array
     whole: jax.Array
 
-    def slice_of(self, width: float) -> jax.Array:
-        """What the stem of a width would have put out."""
+    def slice_of(self, width: float, after: jax.Array | None = None) -> jax.Array:
+        """What the stem of a width would have put out; see `computed_after` for a number that it has to wait for."""
         own = self.stem.layer.active_outputs(self.whole, self.stem.features[width])
-        return jax.lax.platform_dependent(own, cpu=lambda own: computed_once(own, own), default=lambda own: own)
+        if after is not None:
+            return computed_after(own, after)
+
+        def in_memory(own: jax.Array) -> jax.Array:
+            return computed_once(own, own[0, 0, 0, 0])
+
+        return jax.lax.platform_dependent(own, cpu=in_memory, default=lambda own: own)
 
     @contextmanager
     def taken(self, own_slice: jax.Array) -> Iterator[None]:

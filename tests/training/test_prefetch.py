@@ -1,9 +1,10 @@
 """Batches on their way to the devices."""
 
 import numpy as np
+from jax.sharding import NamedSharding
 
 from slimjax.tasks import colours
-from slimjax.training.mesh import data_mesh
+from slimjax.training.mesh import SPLIT, data_mesh
 from slimjax.training.prefetch import device_batches
 
 
@@ -24,7 +25,7 @@ def test_batches_come_in_order_one_ahead(rng):
         assert set(batch) == {"image", "label"}
         np.testing.assert_allclose(batch["image"], colours.normalised(host[number]), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(batch["label"], host[number]["label"])
-        assert all(len(array.sharding.device_set) == mesh.size for array in batch.values())
+        assert all(array.sharding == NamedSharding(mesh, SPLIT) for array in batch.values())
     assert number == len(host) - 1
 
 

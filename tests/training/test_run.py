@@ -66,6 +66,6 @@ def test_epochs_become_steps_of_the_batch_size(run_with):
     np.testing.assert_allclose([run.schedule(step) for step in (0, 10, 20, 40, 60)], [0, 0.2, 0.4, 0.2, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize(("programs", "fused"), [("auto", False), ("per_width", False), ("fused", True)])
+@pytest.mark.parametrize(("programs", "fused"), [("auto", True), ("per_width", False), ("fused", True)])
 def test_the_step_is_as_many_programs_as_asked_for(run_with, programs, fused):
     assert run_with(step_programs=programs).train_step.fused is fused

@@ -1,7 +1,7 @@
 """What happens to the pixels of one image after decoding.
 
 Throughout, an image is its columns, [width, 3, height] float32 in 0..255: of each column the reds, the greens and the
-blues, as `decoding` leaves it. On columns an operation takes a third of the time that it takes on interleaved colours.
+blues, as `decoding` leaves it: operations on interleaved colours take longer.
 """
 
 from slimjax.tasks import colours
@@ -70,6 +70,7 @@ def pca_noise(*, stddev: float, seed: tf.Tensor) -> tf.Tensor:
 def to_image(columns: tf.Tensor) -> tf.Tensor:
     """The image [height, width, 3] of whole grey levels, uint8."""
     width, _, height = columns.shape
-    # Turned around as floats, of which oneDNN says nothing; TensorFlow would exchange a cast that came right behind.
+    # Turned around as floats, since of bytes oneDNN prints that it cannot; rounded in between, since TensorFlow would
+    # exchange a cast that comes right behind.
     rows = tf.transpose(tf.reshape(columns, [width * 3, height]))
     return tf.reshape(tf.cast(rows + 0.5, tf.uint8), [height, width, 3])

@@ -156,7 +156,7 @@ def test_an_epoch_of_training_has_no_image_twice_and_none_without_objects(data):
     for batch in islice(data.train_batches(0, 0, 1), data.info.num_train_examples // 4):
         assert batch["image"].shape[0] == 4
         assert batch["there"].any(1).all()
-        seen += np.abs(batch["image"]).sum((1, 2, 3), np.float64).round(1).tolist()
+        seen += batch["image"].sum((1, 2, 3), np.int64).tolist()
     assert len(set(seen)) == data.info.num_train_examples
 
 
