@@ -2,8 +2,8 @@
 
 For each width: switch the batch norm, forward, loss, gradient; sum the gradients; reduce them over the devices once;
 one update. The same local functions are composed in two ways: `fused`, one program for the whole step, and `per_width`,
-one program for each width, which hand the sums on, and one for the update. The second bounds the memory by that of the
-widest width, lets the widths compile side by side, and compiles at most two programs a width when they are drawn at
+one program for each width, which hand the sums on, and one for the update. Both bound the memory by that of the widest
+width. The second lets the widths compile side by side, and compiles at most two programs a width when they are drawn at
 random. The stem runs once for all widths: in the first program, whose output the others are handed; the update has the
 gradient of its kernel from what they have added up.
 """
