@@ -45,6 +45,8 @@ def test_every_command_is_listed_with_what_it_does(run_program):
 def test_configurations_have_short_names_and_files_win(tmp_path, monkeypatch):
     named = named_configurations()
     assert {"digits", "cifar10", "s_resnet50", "s_mobilenet_v2_pod"} <= named.keys()
+    page = Path("docs/configuration.md").read_text()
+    assert set(re.findall(r"`configs/(\w+)\.py`", page.partition("## All keys")[0])) == named.keys() - {"default"}
     assert not {"__init__", "published"} & named.keys()
     assert configuration_file("default").read_text().startswith(f'"""{default.__doc__}')
     monkeypatch.chdir(tmp_path)

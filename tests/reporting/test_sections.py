@@ -15,7 +15,7 @@ from slimjax.reporting.parts import DataTable, ImageRows, Pictures, Text
 from slimjax.reporting.runs import check_comparable, names_of
 from slimjax.reporting.sections.activations import activations_section
 from slimjax.reporting.sections.agreement import agreement, agreement_section
-from slimjax.reporting.sections.batch_norms import affine_parameters
+from slimjax.reporting.sections.batch_norms import affine_parameters, sharing_of
 from slimjax.reporting.sections.comparison import comparison_section
 from slimjax.reporting.sections.confusion import class_errors, confusion, confusion_section
 from slimjax.reporting.sections.costs import costs_section, paint_costs, pareto_front
@@ -195,6 +195,11 @@ def test_batch_norms_are_each_width_s_own(measured):
                 *(f"block_{n}_{part}" for n in (1, 2) for part in ("depthwise", "pointwise")),
             ]
             np.testing.assert_array_equal(values["stem"], stored["stem"]["bn"][f"switch_{switch}"][name])
+
+
+def test_a_batch_norm_that_widths_share_is_named(reported_run):
+    for family, shared in (("mobilenet_v1", ""), ("mobilenet_v2", " Only that of tail is the same one for all.")):
+        assert sharing_of(reported_run(family).model) == f"Every width has its own.{shared}"
 
 
 def test_outlines_say_what_each_width_made_of_an_image(measured, split):

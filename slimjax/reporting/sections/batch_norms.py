@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from slimjax.models.network import SlimmableNetwork
 from slimjax.nn.layers import read_variable
 from slimjax.nn.tracing import trace_layers
 from slimjax.reporting.charts import draw, paint_ranges
@@ -31,7 +32,7 @@ def batch_norm_section(measured: Sequence[Measured]) -> Section:
     for of_run in detailed(measured):
         pictures = [_picture(of_run.run, name) for name in NAMES]
         model = of_run.run.model
-        sharing = [Text(_SHARING[model.batch_norm])] if len(model.widths) > 1 else []
+        sharing = [Text(sharing_of(model))] if len(model.widths) > 1 else []
         parts += [Heading(of_run.name), *sharing, Pictures(pictures)]
     return Section("batch_norms", "Scale and bias of the batch norms", parts)
 
@@ -53,6 +54,18 @@ def affine_parameters(run: ReportedRun, name: str) -> dict[float, dict[str, np.n
                     stored = np.asarray(read_variable(run.variables, trace.path, variable))
                     of_width["/".join(trace.path[:-1])] = variable.active(stored)
     return values
+
+
+def sharing_of(model: SlimmableNetwork) -> str:
+    """Which batch norms the widths share, for people; MobileNet v2 shares its last one unless it is told not to."""
+    shared = [
+        "/".join(trace.path[:-1])
+        for trace in trace_layers(model, model.widths[-1])
+        if any(variable.path[0] == "shared" and variable.path[-1] == "scale" for variable in trace.variables)
+    ]
+    if model.batch_norm != "switchable" or not shared:
+        return _SHARING[model.batch_norm]
+    return f"{_SHARING[model.batch_norm]} Only that of {', '.join(shared)} is the same one for all."
 
 
 def _picture(run: ReportedRun, name: str) -> Picture:
