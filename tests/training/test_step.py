@@ -270,6 +270,32 @@ def test_four_widths_in_turn_take_the_temporary_memory_of_the_widest(make_task, 
     assert together <= 1.15 * alone
 
 
+class SpoiltAtTheWidest:
+    """A task whose loss at the widest width is NaN."""
+
+    def __init__(self, task):
+        self._task = task
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def loss(self, params, batch_stats, batch, width):
+        loss, (updated, metrics) = self._task.loss(params, batch_stats, batch, width)
+        return loss * (jnp.nan if width == max(self.model.widths) else 1.0), (updated, metrics)
+
+
+def test_widths_wait_for_one_that_is_not_finite_without_becoming_so(task, meshes):
+    """So that the one at fault can be told."""
+    turns = [Turn(task.model.widths[::-1])]
+    _, expected = run_steps(task, meshes[1], True, turns)
+    _, metrics = run_steps(SpoiltAtTheWidest(task), meshes[1], True, turns)
+    assert np.isnan(metrics.gradient_norm)
+    for width in task.model.widths:
+        np.testing.assert_allclose(
+            metrics.widths[width].compute()["loss"], expected.widths[width].compute()["loss"], rtol=1e-5
+        )
+
+
 def test_a_step_of_one_width_leaves_the_others_statistics_and_batch_norms_alone(task, meshes):
     before = jax.device_get(state_on(task, sgd(task), meshes[1]))
     after, _ = run_steps(task, meshes[1], False, [Turn((0.5,))])
