@@ -15,6 +15,9 @@ from slimjax.analysis.plot_style import COLOURS, MARKERS, series_style
 Series = tuple[str, list[tuple[float, Spread]]]
 """A label, and for every width its errors."""
 
+_APART = 0.012
+"""How far points of the same width and neighbouring series are drawn from each other."""
+
 
 def plot_all(errors: Errors, folder: Path) -> list[str]:
     """Draws what there are results for into a folder that exists; returns the names of the files, without `.png`."""
@@ -103,10 +106,12 @@ def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
     for number, (label, points) in enumerate(series):
         if points:
             widths, spreads = zip(*points, strict=True)
+            # Beside each other, so that one's deviations do not hide another's.
+            places = [width + _APART * (number - (len(series) - 1) / 2) for width in widths]
             means = [spread.mean for spread in spreads]
             deviations = [spread.deviation or 0.0 for spread in spreads]
             style = series_style(number)
-            axes.errorbar(widths, means, deviations, label=label, capsize=3, linewidth=1.4, markersize=5, **style)
+            axes.errorbar(places, means, deviations, label=label, capsize=3, linewidth=1.4, markersize=5, **style)
     axes.set_xticks([width for width, _ in max((points for _, points in series), key=len)])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("width")

@@ -56,6 +56,7 @@ def main() -> int:
     if held:
         held.close()
     print(f"all {len(cells)} runs are finished: {path}")
+    print(f"tables and figures: python experiments/reproduce/make_tables.py --results={path}")
     return 0
 
 
