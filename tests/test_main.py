@@ -257,8 +257,8 @@ def test_steps_are_traced_for_xprof(run_program, tmp_path):
     (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb")
     assert f"trace: {tmp_path / 'tensorboard' / 'plugins' / 'profile'}" in err
     names = trace.read_bytes()
-    # XLA's module names carry the function's: two steps of two widths and an update.
-    assert names.count(b"jit_program") >= 6
+    # XLA's module names carry the function's: of two steps.
+    assert names.count(b"jit_program") >= 2
 
 
 @pytest.mark.slow
