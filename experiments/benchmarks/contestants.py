@@ -25,6 +25,10 @@ CONTESTANTS = ("slimmable_per_width", "slimmable_fused", "individuals", "pytorch
 """PyTorch runs as it comes, and with the C library's allocator set as slimjax sets it for itself."""
 
 
+WARM_UP_STEPS = 10
+"""Before the first that counts: the heap grows for some steps, which take up to twice as long."""
+
+
 @dataclass(frozen=True)
 class CompiledStep:
     """A train step on random images.
@@ -112,7 +116,7 @@ def main() -> None:
     if which != "pytorch":
         keep_freed_memory()
     step, about = contestant(which, name, int(batch_size), int(image_size))
-    for _ in range(2):
+    for _ in range(WARM_UP_STEPS):
         step()
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:
