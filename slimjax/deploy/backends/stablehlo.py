@@ -12,6 +12,7 @@ import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters.mlir import make_ir_context
 
+from slimjax.allocator import compiling
 from slimjax.analysis.machine import available_cores, processor_name
 from slimjax.compilation import compiler_options
 from slimjax.deploy.bundle import LOGITS, Manifest, Outputs, TensorEntry, read_weights, width_key
@@ -180,7 +181,8 @@ class StableHloPrograms:
                 function = jax.jit(self._exported[width].call, compiler_options=compiler_options(jax.default_backend()))
                 images = jax.ShapeDtypeStruct((batch_size, *self._image_shape), self._dtype)
                 try:
-                    self._compiled[width, batch_size] = function.lower(self._weights[width], images).compile()
+                    with compiling():
+                        self._compiled[width, batch_size] = function.lower(self._weights[width], images).compile()
                 # Whatever JAX and XLA raise about a program from elsewhere.
                 except Exception as error:
                     raise UserError(f"the program of width {width:g} is damaged ({_told(error)})") from None
