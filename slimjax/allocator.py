@@ -4,7 +4,7 @@ import ctypes
 import mmap
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slimjax.analysis.machine import memory_bytes
@@ -75,8 +75,10 @@ def compiling() -> Iterator[None]:
         return
     library = ctypes.CDLL(None)
     library.free.restype, library.free.argtypes = None, (ctypes.c_void_p,)
-    while _set_aside:
-        library.free(_set_aside.pop())
+    # Another thread may give them back at the same time.
+    with suppress(IndexError):
+        while True:
+            library.free(_set_aside.pop())
     try:
         yield
     finally:

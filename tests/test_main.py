@@ -252,13 +252,14 @@ def test_a_new_run_starts_from_anothers_weights(trained, run_program, tmp_path):
 
 
 def test_steps_are_traced_for_xprof(run_program, tmp_path):
-    code, _, err = run_program(f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=12", "--profile_steps=3-4")
+    arguments = [*SMALL, "--config.step_programs=per_width", "--config.num_train_steps=12", "--profile_steps=3-4"]
+    code, _, err = run_program(f"--workdir={tmp_path}", *arguments)
     assert code == 0, err
     (trace,) = (tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb")
     assert f"trace: {tmp_path / 'tensorboard' / 'plugins' / 'profile'}" in err
     names = trace.read_bytes()
-    # XLA's module names carry the function's: of two steps.
-    assert names.count(b"jit_program") >= 2
+    # XLA's module names carry the function's: two steps of two widths and an update.
+    assert names.count(b"jit_program") >= 6
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def create_training(config: ConfigDict, mesh: Mesh, info: DatasetInfo | None = N
             task,
             tx,
             mesh,
-            _is_fused(config, mesh),
+            _is_fused(config),
             accumulate_steps=config.accumulate_steps,
             ema_decay=config.ema_decay,
         ),
@@ -124,7 +124,7 @@ def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
     create_schedule(config.schedule, config.learning_rate, num_steps, steps_per_epoch)
     check_optimizer(config.optimizer)
     create_switch_rule(config.switch_rule, check_widths(config.model.widths), num_steps, config.seed)
-    _is_fused(config, mesh)
+    _is_fused(config)
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -151,7 +151,7 @@ def check_ranges(config: ConfigDict) -> None:
             raise UserError(f"{key}={value} has to be {allowed}")
 
 
-def _is_fused(config: ConfigDict, mesh: Mesh) -> bool:
+def _is_fused(config: ConfigDict) -> bool:
     """Whether the step is one program. `auto`: unless the widths are drawn at random."""
     choices = {"fused": True, "per_width": False}
     if config.step_programs == "auto":

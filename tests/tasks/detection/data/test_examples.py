@@ -95,13 +95,13 @@ def test_images_of_turned_cameras_are_upright_like_their_annotations(record, ori
     lying.save(file, "jpeg", exif=exif, quality=98, subsampling=0)
     turned = {**record, "image": file.getvalue()}
     found = example_of(turned, SETTINGS, wide=True, mirrored=False)["image"]
-    assert np.abs(found - expected).mean() < 3
+    assert np.abs(found - expected).mean() < 2.8
     if orientation == 6:
         as_stored = {**turned, "image/size": np.array([lying.height, lying.width])}
         found = example_of(as_stored, SETTINGS, wide=False, mirrored=False)
         assert found["size"].tolist() == [80, 64]
         stretched = np.rot90(expected[:64, :80])
-        assert np.abs(found["image"][:80, :64] - stretched).mean() < 3
+        assert np.abs(found["image"][:80, :64] - stretched).mean() < 2.8
 
 
 def test_a_damaged_image_is_named(record):
