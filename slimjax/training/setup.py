@@ -63,7 +63,7 @@ def create_training(config: ConfigDict, mesh: Mesh, info: DatasetInfo | None = N
     """
     check_batch_size(config.batch_size, mesh.size, config.accumulate_steps)
     groups = group_devices(mesh.size, config.batch_norm_group_size)
-    _check_without_data(config, mesh)
+    _check_without_data(config)
     task = create_task(config, platform_of(mesh), DATA if groups else None, groups, info)
     _check_freezable(config, task)
     steps_per_epoch = steps_of_an_epoch(config, task)
@@ -117,7 +117,7 @@ def steps_asked_for(config: ConfigDict, steps_per_epoch: float) -> int:
     return num_steps
 
 
-def _check_without_data(config: ConfigDict, mesh: Mesh) -> None:
+def _check_without_data(config: ConfigDict) -> None:
     """Builds once, for any length of an epoch, what can be wrong before the data set is opened, which takes seconds."""
     steps_per_epoch, num_steps = 1.0, steps_asked_for(config, steps_per_epoch=1e9)
     check_ranges(config)
