@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from slimjax.errors import UserError
-from slimjax.nn.layers import SlimmableLayer, Variable, leading_of_groups
+from slimjax.nn.channels import LeadingChannels
+from slimjax.nn.layers import SlimmableLayer, Variable
 
 Sharing = Literal["switchable", "shared_affine", "shared"]
 
@@ -103,9 +104,9 @@ class Normaliser(SlimmableLayer):
     def _key(self, shared: bool, switch: int) -> str:
         return "shared" if shared else f"switch_{switch}"
 
-    def _active(self, values: Any, switch: int) -> Any:
+    def _active(self, switch: int) -> LeadingChannels:
         """The channels of a switch among those stored: all of a private array, the leading ones of a shared one."""
-        return leading_of_groups(values, self.features[switch], self.groups)
+        return LeadingChannels((self.features[switch],), self.groups)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """None: at inference it folds into the convolution before it, and the papers do not count it."""
@@ -152,7 +153,7 @@ class SwitchableBatchNorm(Normaliser):
         check_sharing(self.sharing)
         self._check_switch(x, switch)
         affine, running = self._variables_of(switch)
-        scale, bias = (self._active(affine[name], switch) for name in ("scale", "bias"))
+        scale, bias = (self._active(switch)(affine[name]) for name in ("scale", "bias"))
         if train and self.axis_name is None:
             y, mean, variance = normalise(x, scale, bias, self.epsilon)
         else:
@@ -160,7 +161,7 @@ class SwitchableBatchNorm(Normaliser):
             mean, variance = self._statistics_over_devices(x) if train else self._running_moments(running, switch)
             y = (x.astype(jnp.float32) - mean) * (scale * jax.lax.rsqrt(variance + self.epsilon)) + bias
         if train and not self.is_initializing():
-            running.value = self._updated(running.value, {"mean": mean, "var": variance})
+            running.value = self._updated(running.value, {"mean": mean, "var": variance}, switch)
         return y.astype(self.dtype)
 
     def _variables_of(self, switch: int) -> tuple[dict[str, jax.Array], nn.Variable]:
@@ -183,28 +184,27 @@ class SwitchableBatchNorm(Normaliser):
         return self.sharing == "shared"
 
     def _running_moments(self, running: nn.Variable, switch: int) -> tuple[jax.Array, jax.Array]:
-        return self._active(running.value["mean"], switch), self._active(running.value["var"], switch)
+        mean, variance = (self._active(switch)(running.value[name]) for name in ("mean", "var"))
+        return mean, variance
 
     def _statistics_over_devices(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         moments = jax.lax.pmean(batch_moments(x), self.axis_name, axis_index_groups=self.axis_index_groups)
         mean, mean_of_squares = moments
         return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
 
-    def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Moves the leading part of the running averages, of each group, towards the batch's; the rest stays."""
+    def _updated(self, running: dict[str, jax.Array], batch: dict[str, jax.Array], switch: int) -> dict[str, jax.Array]:
+        """Moves the running averages of a switch's channels towards the batch's; the rest stays."""
+        active = self._active(switch)
 
         def moved(average: jax.Array, of_batch: jax.Array) -> jax.Array:
-            grouped, of_batch = average.reshape(self.groups, -1), of_batch.reshape(self.groups, -1)
-            active = slice(of_batch.shape[1])
-            mixed = self.momentum * grouped[:, active] + (1.0 - self.momentum) * of_batch
-            return grouped.at[:, active].set(mixed).reshape(-1)
+            return active.replace(average, self.momentum * active(average) + (1.0 - self.momentum) * of_batch)
 
         return {name: moved(average, batch[name]) for name, average in running.items()}
 
     def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
         affine, statistics = self._key(self._shares_affine, switch), self._key(self._shares_statistics, switch)
-        active = partial(self._active, switch=switch)
+        active = self._active(switch)
         return (
             Variable("params", (affine, "scale"), "scale", active),
             Variable("params", (affine, "bias"), "bias", active),

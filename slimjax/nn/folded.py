@@ -1,6 +1,5 @@
 """What is left of a batch norm at inference, once its statistics are constants."""
 
-from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -56,8 +55,8 @@ class FoldedAffine(Normaliser):
         own = values[self._key(self.shared, switch)]
         y = x.astype(jnp.float32)
         if self.folding == "affine":
-            y = y * self._active(own["scale"], switch)
-        return (y + self._active(own["bias"], switch)).astype(self.dtype)
+            y = y * self._active(switch)(own["scale"])
+        return (y + self._active(switch)(own["bias"])).astype(self.dtype)
 
     def _initial(self, key: jax.Array, size: int) -> dict[str, jax.Array]:
         bias = {"bias": jnp.zeros(size, jnp.float32)}
@@ -65,7 +64,7 @@ class FoldedAffine(Normaliser):
 
     def variables_read(self, x: jax.Array, switch: int, train: bool = False) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        key, active = self._key(self.shared, switch), partial(self._active, switch=switch)
+        key, active = self._key(self.shared, switch), self._active(switch)
         scale = Variable("params", (key, "scale"), "scale", active)
         bias = Variable("params", (key, "bias"), "bias", active)
         return (scale, bias) if self.folding == "affine" else (bias,)

@@ -15,10 +15,10 @@ import numpy as np
 from flax import linen as nn
 
 from slimjax.errors import UserError
+from slimjax.nn.channels import LeadingChannels
 from slimjax.nn.convolutions import convolve
 
 Initializer = Callable[..., jax.Array]
-Slicer = Callable[[Any], Any]
 Role = Literal["kernel", "depthwise_kernel", "bias", "scale", "statistic"]
 
 
@@ -30,13 +30,13 @@ class Variable:
       collection: `params` or `batch_stats`.
       path: its keys below the layer.
       role: what it is, which decides whether it decays.
-      active: takes the stored array to the part that this width reads; a selection of elements, nothing else.
+      active: the part of the stored array that this width reads.
     """
 
     collection: str
     path: tuple[str, ...]
     role: Role
-    active: Slicer
+    active: LeadingChannels
 
     def active_elements(self, shape: tuple[int, ...]) -> np.ndarray:
         """Which elements of the stored array, counted in C order, the active part consists of, in its shape."""
@@ -69,14 +69,6 @@ def _check_active(layer: SlimmableLayer, what: str, active: int, allocated: int,
     if not 0 < active <= allocated or active % groups:
         multiple = f" and a multiple of groups={groups}" if groups > 1 else ""
         raise UserError(f"{layer.place()}: {what}={active} has to be between 1 and {allocated}{multiple}")
-
-
-def leading_of_groups(values: Any, features: int, groups: int = 1) -> Any:
-    """The leading features / groups of every group along the last axis: [..., max_features] to [..., features]."""
-    if groups == 1:
-        return values[..., :features]
-    grouped = values.reshape(*values.shape[:-1], groups, -1)[..., : features // groups]
-    return grouped.reshape(*values.shape[:-1], features)
 
 
 class SlimmableConv(SlimmableLayer):
@@ -124,7 +116,7 @@ class SlimmableConv(SlimmableLayer):
         _check_active(self, "in_features", x.shape[-1], self.max_in_features, self.groups)
         _check_active(self, "features", features, self.max_features, self._groups_sliced)
         shape = (self.kernel_size, self.kernel_size, self.max_in_features // self.groups, self.max_features)
-        kernel = self._active_kernel(self.param("kernel", self.kernel_init, shape), x.shape[-1], features)
+        kernel = self._active_kernel(x.shape[-1], features)(self.param("kernel", self.kernel_init, shape))
         y = convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -134,32 +126,25 @@ class SlimmableConv(SlimmableLayer):
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.max_features,))
-            y = y + self.active_outputs(bias, features).astype(self.dtype)
+            y = y + self.active_outputs(features)(bias).astype(self.dtype)
         return y
 
     @property
     def _groups_sliced(self) -> int:
         return max(self.groups, self.output_groups)
 
-    def active_outputs(self, values: Any, features: int) -> Any:
+    def active_outputs(self, features: int) -> LeadingChannels:
         """The part of values for all outputs, [..., max_features], that a width with so many of them has."""
-        return leading_of_groups(values, features, self._groups_sliced)
+        return LeadingChannels((features,), self._groups_sliced)
 
-    def add_to_active_outputs(self, values: jax.Array, added: jax.Array) -> jax.Array:
-        """Values for all outputs, [..., max_features], plus those of a width, [..., features], at its outputs."""
-        groups, features = self._groups_sliced, added.shape[-1]
-        grouped = values.reshape(*values.shape[:-1], groups, -1)
-        grouped = grouped.at[..., : features // groups].add(added.reshape(*added.shape[:-1], groups, -1))
-        return grouped.reshape(values.shape)
-
-    def _active_kernel(self, kernel: Any, in_features: int, features: int) -> Any:
-        return self.active_outputs(kernel[:, :, : in_features // self.groups], features)
+    def _active_kernel(self, in_features: int, features: int) -> LeadingChannels:
+        return LeadingChannels((in_features // self.groups, features), self._groups_sliced)
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        in_features, out = x.shape[-1], self.max_features if features is None else features
-        kernel = Variable("params", ("kernel",), "kernel", lambda k: self._active_kernel(k, in_features, out))
-        bias = Variable("params", ("bias",), "bias", lambda b: self.active_outputs(b, out))
+        out = self.max_features if features is None else features
+        kernel = Variable("params", ("kernel",), "kernel", self._active_kernel(x.shape[-1], out))
+        bias = Variable("params", ("bias",), "bias", self.active_outputs(out))
         return (kernel, bias) if self.use_bias else (kernel,)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
@@ -195,7 +180,7 @@ class SlimmableDepthwiseConv(SlimmableLayer):
         kernel = self.param("kernel", self.kernel_init, (self.kernel_size, self.kernel_size, 1, self.max_features))
         return convolve(
             x.astype(self.dtype),
-            kernel[..., :features].astype(self.dtype),
+            LeadingChannels((features,))(kernel).astype(self.dtype),
             strides=self.strides,
             padding=(self.kernel_size - 1) // 2,
             groups=features,
@@ -203,8 +188,7 @@ class SlimmableDepthwiseConv(SlimmableLayer):
 
     def variables_read(self, x: jax.Array) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        features = x.shape[-1]
-        return (Variable("params", ("kernel",), "depthwise_kernel", lambda k: k[..., :features]),)
+        return (Variable("params", ("kernel",), "depthwise_kernel", LeadingChannels((x.shape[-1],))),)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """See SlimmableLayer."""
@@ -239,16 +223,17 @@ class SlimmableDense(SlimmableLayer):
         _check_active(self, "in_features", in_features, self.max_in_features)
         _check_active(self, "features", features, self.max_features)
         kernel = self.param("kernel", self.kernel_init, (self.max_in_features, self.max_features))
-        y = x.astype(self.dtype) @ kernel[:in_features, :features].astype(self.dtype)
+        y = x.astype(self.dtype) @ LeadingChannels((in_features, features))(kernel).astype(self.dtype)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.max_features,))[:features].astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.max_features,))
+            y = y + LeadingChannels((features,))(bias).astype(self.dtype)
         return y
 
     def variables_read(self, x: jax.Array, features: int | None = None) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        in_features, out = x.shape[-1], self.max_features if features is None else features
-        kernel = Variable("params", ("kernel",), "kernel", lambda k: k[:in_features, :out])
-        bias = Variable("params", ("bias",), "bias", lambda b: b[:out])
+        out = self.max_features if features is None else features
+        kernel = Variable("params", ("kernel",), "kernel", LeadingChannels((x.shape[-1], out)))
+        bias = Variable("params", ("bias",), "bias", LeadingChannels((out,)))
         return (kernel, bias) if self.use_bias else (kernel,)
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:

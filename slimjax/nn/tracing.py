@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from slimjax.errors import UserError
+from slimjax.nn.channels import LeadingChannels
 from slimjax.nn.layers import SlimmableLayer, Variable, read_variable
 
 Path = tuple[str, ...]
@@ -166,6 +167,18 @@ def active_masks(model: nn.Module, width: float, collection: str = "params") -> 
                 mask = read_variable({collection: masks}, layer.path, variable)
                 mask.reshape(-1)[variable.active_elements(mask.shape)] = True
     return masks
+
+
+def active_parts(model: nn.Module, width: float) -> dict[Path, LeadingChannels]:
+    """The part of every parameter that a width reads, by path; all of one that its layers read different parts of."""
+    parts: dict[Path, LeadingChannels] = {}
+    for layer in trace_layers(model, width):
+        for variable in layer.variables:
+            if variable.collection == "params":
+                path = (*layer.path, *variable.path)
+                is_as_before = parts.get(path, variable.active) == variable.active
+                parts[path] = variable.active if is_as_before else LeadingChannels()
+    return parts
 
 
 def parameter_roles(model: nn.Module) -> Any:

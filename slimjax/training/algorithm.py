@@ -13,8 +13,9 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
+from slimjax.nn.channels import LeadingChannels
 from slimjax.nn.scheduling import computed_after
-from slimjax.nn.tracing import active_masks
+from slimjax.nn.tracing import active_masks, active_parts
 from slimjax.tasks.task import Task, Tree
 from slimjax.training.mesh import DATA
 from slimjax.training.parts import Flat
@@ -95,8 +96,17 @@ def add_width(
         gradients, batch_stats, metrics = _gradients_at(task, width, params, sums.batch_stats, batch)
     else:
         gradients, batch_stats, metrics = _accumulated(task, width, params, sums.batch_stats, batch, accumulate_steps)
-    added = {path: sums.gradients.get(path, 0.0) + value for path, value in gradients.items()}
-    return LocalSums(added, batch_stats, of_stem), metrics
+    return LocalSums(_added(task, width, sums.gradients, gradients), batch_stats, of_stem), metrics
+
+
+def _added(task: Task, width: float, totals: Flat, gradients: Flat) -> Flat:
+    """Totals plus the gradients of a width, written only where the width reads; elsewhere its gradients are zeros."""
+    parts = active_parts(task.model, width)
+    added = {}
+    for path, gradient in gradients.items():
+        part = parts.get(path, LeadingChannels())
+        added[path] = part.add(totals[path], part(gradient)) if path in totals else gradient
+    return added
 
 
 def _gradients_at(task: Task, width: float, params: Flat, batch_stats: Flat, batch: Tree) -> tuple[Flat, Flat, Any]:
@@ -135,7 +145,7 @@ def _accumulated(
     def add_part(so_far: tuple[Flat, Flat], part: Tree) -> tuple[tuple[Flat, Flat], Any]:
         total, batch_stats = so_far
         gradients, batch_stats, metrics = _gradients_at(task, width, params, batch_stats, part)
-        return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
+        return (_added(task, width, total, gradients), batch_stats), metrics
 
     split = jax.tree.map(lambda array: array.reshape(parts, -1, *array.shape[1:]), batch)
     zeros = jax.tree.map(jnp.zeros_like, params)

@@ -71,7 +71,7 @@ class Stem:
         """The gradient of the whole output, float32, with that of a width's slice added; None is zero."""
         if total is None:
             total = jnp.zeros((*of_slice.shape[:-1], self.layer.max_features), jnp.float32)
-        return self.layer.add_to_active_outputs(total, of_slice.astype(jnp.float32))
+        return self.layer.active_outputs(of_slice.shape[-1]).add(total, of_slice.astype(jnp.float32))
 
     def output_shape(self, params: Mapping[Any, Any], images: Any) -> jax.ShapeDtypeStruct:
         """Shape and dtype of the whole output."""
@@ -100,7 +100,7 @@ class StemOutput:
 
     def slice_of(self, width: float, after: jax.Array | None = None) -> jax.Array:
         """What the stem of a width would have put out; see `computed_after` for a number that it has to wait for."""
-        own = self.stem.layer.active_outputs(self.whole, self.stem.features[width])
+        own = self.stem.layer.active_outputs(self.stem.features[width])(self.whole)
         if after is not None:
             return computed_after(own, after)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from slimjax.nn.channels import LeadingChannels
 from slimjax.nn.layers import Initializer, SlimmableConv, SlimmableDense, SlimmableLayer, Variable
 from slimjax.tasks.detection.settings import ANCHOR_RATIOS
 
@@ -163,8 +164,8 @@ class TransposedConv(SlimmableLayer):
 
     def variables_read(self, x: jax.Array) -> tuple[Variable, ...]:
         """See SlimmableLayer."""
-        kernel = Variable("params", ("kernel",), "kernel", lambda k: k)
-        return (kernel, Variable("params", ("bias",), "bias", lambda b: b))
+        kernel = Variable("params", ("kernel",), "kernel", LeadingChannels())
+        return (kernel, Variable("params", ("bias",), "bias", LeadingChannels()))
 
     def macs(self, x: jax.Array, output: jax.Array) -> int:
         """See SlimmableLayer."""
