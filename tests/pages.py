@@ -1,4 +1,4 @@
-"""README and the pages of docs/ as their readers see them: blocks of code, and commands in those."""
+"""README and the pages of docs/ as their readers see them: blocks of code, commands in those, and code in the text."""
 
 import re
 from pathlib import Path
@@ -44,3 +44,9 @@ def commands_of(block: Block) -> list[str]:
 def commands_on(page: str) -> list[str]:
     """All commands of a page, in their order."""
     return [command for block in blocks_of(page) if block.language == "bash" for command in commands_of(block)]
+
+
+def inline_code_on(page: str) -> list[str]:
+    """What a page has as code within its text, tables included, each on one line."""
+    tokens = MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text())
+    return [part.content for token in tokens for part in token.children or () if part.type == "code_inline"]
