@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from documented_commands import BROUGHT, COMMANDS, PYTHON_PRINTS, NotHere, Refused, Runs
-from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, inline_code_on
+from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, inline_code_on, text_lines_of
 
 import slimjax
 from slimjax.configuration import configuration_file, known_keys
@@ -33,6 +33,12 @@ CODE = ["configs", "docs", "experiments", "slimjax", "tests"]
 def test_every_block_says_what_it_is(page):
     odd = [block.line for block in blocks_of(page) if not LANGUAGES.fullmatch(block.language)]
     assert not odd, f"{page}: the blocks at lines {odd} have to be fenced, as bash, python or text"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_text_are_at_most_120_characters_long(page):
+    long = {line: text for line, text in text_lines_of(page) if len(re.sub(r"\]\([^)]*\)", "", text)) > 120}
+    assert not long
 
 
 @pytest.mark.parametrize("page", PAGES)
