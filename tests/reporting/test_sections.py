@@ -150,6 +150,15 @@ def test_the_front_is_drawn_to_the_edge(measured, costs, errors):
     assert axes.get_xlim()[1] < 2.5 * max(costs)
 
 
+def test_points_that_meet_are_named_together(measured):
+    series = {"run": [(1.0, 9.0, 0.25), (1.05, 5.0, 0.5), (2.0, 5.0, 1.0)], "alone": [(1.02, 9.1, 0.5)]}
+    figure = Figure()
+    paint_costs(figure, series=series, label="cost", score=measured.run.score)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["0.25, 0.5", "1"]
+    assert axes.texts[0].xy == (1.02, 9.1)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
