@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.init_classifier = True  # whether its classifier is taken too; False begins that anew, for other classes
 
     config.batch_size = 64  # images of one step over all devices
-    config.num_train_steps = placeholder(int)  # steps; give this or num_epochs. `incremental`: of each stage
+    config.num_train_steps = placeholder(int)  # steps; give this or num_epochs. `incremental`: of each phase
     config.num_epochs = placeholder(float)  # passes over the training split
     config.learning_rate = 0.1  # peak, for the batch size above; never scaled behind your back
 

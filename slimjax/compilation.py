@@ -14,7 +14,8 @@ def compiler_options(platform: str) -> dict[str, bool | int] | None:
     """Options for `jax.jit` under which slimjax's networks run best on a platform.
 
     XLA:CPU's default scheduler, made for concurrency, keeps far more temporaries alive than its older one. And it uses
-    half of an AVX-512 register unless it is told otherwise, with which steps take 1 to 6 % longer.
+    half of an AVX-512 register unless it is told otherwise, with which steps took longer (tried while it was written,
+    and not recorded).
     """
     if platform != "cpu":
         return None

@@ -26,6 +26,7 @@ _FILE_FORMAT = flags.DEFINE_enum(
     "tfrecord is read in sequence; array_record at any place, so that a run resumes without reading what it skips. "
     "COCO's format is always written as array_record.",
 )
+_QUIET = cli.define_quiet()
 
 
 def main() -> int:
@@ -36,7 +37,9 @@ def main() -> int:
     # Imported once the flags are known to be good: TensorFlow takes seconds.
     from slimjax.tasks.builders import prepare
 
-    builder, is_new = prepare(_DATASET.value, data_dir, _MANUAL_DIR.value, _FILE_FORMAT.value)
+    builder, is_new = prepare(
+        _DATASET.value, data_dir, _MANUAL_DIR.value, _FILE_FORMAT.value, shows_progress=not _QUIET.value
+    )
     splits = ", ".join(f"{name}: {split.num_examples:,} examples" for name, split in builder.info.splits.items())
     print(f"{builder.data_dir} holds {builder.info.full_name} as {builder.info.file_format.value} ({splits})")
     if not is_new:

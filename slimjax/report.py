@@ -146,14 +146,14 @@ def _timed(measured: "Sequence[Measured]", progress: "Progress") -> "list[Measur
 def _write(output: epath.Path, measured: "Sequence[Measured]") -> epath.Path:
     """Draws everything and writes the page, its pictures and its numbers; returns the page's path."""
     from slimjax.analysis.machine import describe_machine
+    from slimjax.nn.plans import widths_text
     from slimjax.reporting.page import write_page
     from slimjax.reporting.summary import as_json
 
     machine = describe_machine()
     runs = [of_run.run for of_run in measured]
     what = "; ".join(
-        f"{run.name}: {run.config.model.name}, step {run.step}, widths {', '.join(f'{w:g}' for w in run.model.widths)}"
-        for run in runs
+        f"{run.name}: {run.config.model.name}, step {run.step}, {widths_text(run.model.widths)}" for run in runs
     )
     subtitle = f"{measured[0].num_images:,} images of {runs[0].config.dataset.name}. {what}."
     command = shlex.join(["python", *sys.orig_argv[1:]])

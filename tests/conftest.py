@@ -106,6 +106,15 @@ def finished_run(run_program, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def report(finished_run, run_program, tmp_path_factory):
+    """What the report command prints of that run, and the folder that it writes."""
+    output = tmp_path_factory.mktemp("report") / "report"
+    code, out, err = run_program(f"--workdir={finished_run}", f"--output={output}", module="slimjax.report")
+    assert code == 0, err
+    return out, output
+
+
+@pytest.fixture(scope="session")
 def assert_refused():
     """Asserts that a program ended with a user's mistake, told in one line."""
 

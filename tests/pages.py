@@ -1,10 +1,11 @@
-"""README and the pages of docs/ as their readers see them: blocks of code, and commands in those."""
+"""README and the pages of docs/ as their readers see them: blocks of code, commands in those, and code in the text."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -27,10 +28,9 @@ class Block(NamedTuple):
 
 def blocks_of(page: str) -> list[Block]:
     """All blocks of code of a page, fenced or indented."""
-    tokens = MarkdownIt("commonmark").parse((ROOT / page).read_text())
     return [
         Block(token.map[0] + (2 if token.type == "fence" else 1), token.info.strip(), token.content)
-        for token in tokens
+        for token in _parsed(page)
         if token.type in ("fence", "code_block")
     ]
 
@@ -44,3 +44,19 @@ def commands_of(block: Block) -> list[str]:
 def commands_on(page: str) -> list[str]:
     """All commands of a page, in their order."""
     return [command for block in blocks_of(page) if block.language == "bash" for command in commands_of(block)]
+
+
+def inline_code_on(page: str) -> list[str]:
+    """What a page has as code within its text, tables included, each on one line."""
+    return [part.content for token in _parsed(page) for part in token.children or () if part.type == "code_inline"]
+
+
+def text_lines_of(page: str) -> list[tuple[int, str]]:
+    """The lines of a page's paragraphs, each with its number, from 1; those of tables and blocks of code are none."""
+    lines = (ROOT / page).read_text().splitlines()
+    paragraphs = [range(*token.map) for token in _parsed(page) if token.type == "paragraph_open"]
+    return [(number + 1, lines[number]) for paragraph in paragraphs for number in paragraph]
+
+
+def _parsed(page: str) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text())

@@ -6,20 +6,27 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from documented_commands import BROUGHT, COMMANDS, PYTHON_PRINTS, NotHere, Refused, Runs
-from pages import PAGES, ROOT, blocks_of, commands_of, commands_on
+from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, inline_code_on, text_lines_of
 
 import slimjax
-from slimjax.configuration import known_keys
+from slimjax.configuration import configuration_file, known_keys
 
 # A `text` block is output or a layout, `kotlin` is for phones; {...} are directives of MyST.
 LANGUAGES = re.compile(r"bash|python|text|kotlin|\{[a-z-]+\}.*")
-FLAG = re.compile(r'flags\.DEFINE_\w+\(\s*"(\w+)"')
+# Of absl and of argparse.
+DEFINED_FLAG = re.compile(r'(?:flags\.DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"')
+GIVEN_FLAG = re.compile(r"(?<!\S)--(?:no)?(\w+)")
+PROGRAM = re.compile(r"python (?:-m (slimjax\.\w+)|([\w/]+\.py))([^&|;]*)")
+# Inline code that is a command; what begins with -- is the rest of one.
+INLINE_COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python|pip) .*|make .*|--.*")
 SHARED_FLAGS = {"cli.define_format(": ["format", "output"], "cli.define_quiet(": ["quiet"]}
 COPIED = ["configs", "docs", "experiments", "Makefile", "README.md", "pyproject.toml", "requirements.lock", "setup.cfg"]
+CODE = ["configs", "docs", "experiments", "slimjax", "tests"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -29,22 +36,48 @@ def test_every_block_says_what_it_is(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_lines_of_text_are_at_most_120_characters_long(page):
+    long = {line: text for line, text in text_lines_of(page) if len(re.sub(r"\]\([^)]*\)", "", text)) > 120}
+    assert not long
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_in_the_table(page):
     told, tried = commands_on(page), list(COMMANDS.get(page, {}))
     assert told == tried, f"make tests/documented_commands.py say how each command of {page} is tried, in its order"
 
 
-@pytest.mark.parametrize("page", COMMANDS)
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_are_of_bash_and_name_what_there_is(page):
-    for command in commands_on(page):
-        subprocess.run(["bash", "-n", "-c", command], check=True)
-        if module := re.search(r"-m (slimjax\.\w+)", command):
-            code = (ROOT / module[1].replace(".", "/")).with_suffix(".py").read_text()
-            flags = sum((names for call, names in SHARED_FLAGS.items() if call in code), FLAG.findall(code))
-            given = re.findall(r" --(?:no)?(\w+)(?![\w.])", command)
-            assert set(given) <= set(flags), command
-        for script in re.findall(r"(?:python |--config=)(\w+/[\w/]+\.py)", command):
-            assert (ROOT / script).is_file(), command
+    inline = [code for code in inline_code_on(page) if INLINE_COMMAND.fullmatch(code)]
+    for command in [*commands_on(page), *inline]:
+        assert subprocess.run(["bash", "-n"], input=command, text=True, check=False).returncode == 0, command
+        assert set(re.findall(r"\bmake ([\w-]+)(?!\S)", command)) <= make_targets(), command
+        for module, script, arguments in PROGRAM.findall(command):
+            file = ROOT / (script or f"{module.replace('.', '/')}.py")
+            assert file.is_file(), command
+            assert set(GIVEN_FLAG.findall(arguments)) <= flags_of(file), command
+        for configuration in re.findall(r"--config=([a-z][\w/.]*)", command):
+            assert configuration_file(configuration), command
+        if command.startswith("--"):
+            assert any(set(GIVEN_FLAG.findall(command)) <= flags_of(file) for file in files_of_code()), command
+
+
+def make_targets():
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@cache
+def flags_of(file):
+    """The flags that a program takes, by the code that defines them."""
+    code = file.read_text()
+    shared = {flag for call, flags in SHARED_FLAGS.items() if call in code for flag in flags}
+    return {"help", *DEFINED_FLAG.findall(code)} | shared
+
+
+@cache
+def files_of_code():
+    return [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize("page", COMMANDS)
@@ -58,11 +91,9 @@ def test_what_overrides_a_flag_of_the_page_has_a_reason(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_text_names_is_there(page):
     text = (ROOT / page).read_text()
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
+    for pattern in (code for code in inline_code_on(page) if re.fullmatch(r"[\w*/]+\.py", code)):
+        assert any(path.match(pattern) for path in files_of_code()), pattern
     assert set(re.findall(r"--config\.([a-z_0-9.]*[a-z_0-9])", text)) <= set(known_keys())
-    for module in re.findall(r"python -m (slimjax\.\w+)", text):
-        assert importlib.util.find_spec(module), module
     extras = re.findall(r"-e '\.\[(\w+)\]'|'slimjax\[([\w,]+)\]'", text)
     declared = re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
     assert {extra for pair in extras for group in pair for extra in group.split(",") if extra} <= set(declared)

@@ -11,7 +11,7 @@ from slimjax.__main__ import COMMANDS
 from slimjax.configuration import configuration_file, named_configurations
 from slimjax.errors import UserError
 
-SHOW_PROGRESS = ("main", "profile", "plan", "export", "benchmark", "report", "detect")
+SHOW_PROGRESS = ("main", "profile", "plan", "prepare", "export", "benchmark", "report", "detect")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

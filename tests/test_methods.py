@@ -21,7 +21,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
 
 
 @pytest.mark.parametrize(
-    ("method", "stages"),
+    ("method", "phases"),
     [
         (["--config.model.widths=(0.5,)"], 1),
         (["--config.switch_rule=incremental"], 2),
@@ -38,14 +38,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     ],
     ids=["individual", "incremental", "sandwich", "adamw"],
 )
-def test_every_method_trains_through_the_program(run_program, tmp_path, method, stages):
+def test_every_method_trains_through_the_program(run_program, tmp_path, method, phases):
     settings = ["--config.num_train_steps=24", "--config.log_every_steps=4"]
     # Repeated tuples add up, so the widths are given once.
     small = SMALL[1:] if any("model.widths" in argument for argument in method) else SMALL
     code, _, err = run_program(f"--workdir={tmp_path}", *small, *settings, *method)
     assert code == 0, err
     lines = [line for line in lines_of(tmp_path) if "train/learning_rate" in line]
-    assert lines[-1]["step"] == 24 * stages
+    assert lines[-1]["step"] == 24 * phases
 
     first, last = lines[0], lines[24 // 4 - 1]
     learned = {name for name in first.keys() & last.keys() if name.startswith("train/loss/")}
@@ -53,12 +53,12 @@ def test_every_method_trains_through_the_program(run_program, tmp_path, method, 
         learned >= {name for name in first if name.endswith(("width_0.25", "width_0.5")) and "/loss/" in name} != set()
     )
     assert all(last[name] < first[name] for name in learned)
-    if stages == 2:
+    if phases == 2:
         assert "train/loss/width_0.25" in lines[5]
         assert "train/loss/width_1" not in lines[5]
         assert "train/loss/width_1" in lines[-1]
-        assert "stage 1: training width 0.25, nothing is frozen" in err
-        assert "stage 2: training width 1, what width 0.25 reads is frozen" in err
+        assert "phase 1: training width 0.25, nothing is frozen" in err
+        assert "phase 2: training width 1, what width 0.25 reads is frozen" in err
         assert lines[6]["train/learning_rate"] == pytest.approx(lines[0]["train/learning_rate"]), "it starts anew"
 
 

@@ -41,7 +41,7 @@ def test_the_table_of_a_step_on_fake_devices(run_plan):
         *SMALL, "--config.step_programs=per_width", "--topology=cpu:4", "--memory_gb=2", *pipeline
     )
     assert code == 0, err
-    assert "mobilenet_v1_tiny: 10 classes, 8x8 pixels, float32, widths 0.25\n" in out
+    assert "mobilenet_v1_tiny: 10 classes, 8x8 pixels, float32, width 0.25\n" in out
     assert "a step of 64 images on cpu:4, 16 on each of 4 devices; hosts: 1; step_programs=per_width" in out
     rows = re.findall(r"^│ (width 0.25|update|step) +│", out, re.MULTILINE)
     assert rows == ["width 0.25", "update", "step"]

@@ -24,7 +24,16 @@ def test_imagenet_from_its_tar_files(run_prepare, assert_refused, tmp_path):
     assert f"{folder} holds imagenet2012/5.1.0 as array_record (train: 24 examples, validation: 9 examples)" in out
     assert f"--config.dataset.name=imagenet2012 --config.dataset.data_dir={tmp_path / 'tfds'}" in out
     assert "Traceback" not in err
+    assert "Generating train examples" in err
     assert json.loads((folder / "dataset_info.json").read_text())["fileFormat"] == "array_record"
+
+
+def test_quiet_leaves_results_alone(run_prepare, tmp_path):
+    write_tars(tmp_path / "tars")
+    arguments = ["--dataset=imagenet2012", f"--data_dir={tmp_path / 'tfds'}", f"--manual_dir={tmp_path / 'tars'}"]
+    code, out, err = run_prepare(*arguments, "--quiet")
+    assert (code, err) == (0, "")
+    assert [line.split()[1] for line in out.splitlines()] == ["holds", "on"]
 
 
 MISTAKES = {

@@ -91,7 +91,9 @@ def test_counting_allocates_nothing(run_profile):
 def test_csv_has_plain_golden_numbers_that_its_layers_add_up_to(run_profile):
     code, out, err = run_profile(*GOLDEN, "--num_classes=1000", "--format=csv", "--layers")
     assert code == 0, err
-    rows = list(csv.DictReader(out.splitlines()))
+    reader = csv.DictReader(out.splitlines())
+    rows = list(reader)
+    assert reader.fieldnames[:6] == ["width", "path", "kind", "input_shape", "output_shape", "params"]
     networks = [row for row in rows if row["kind"] == "network"]
     assert [float(row["width"]) for row in networks] == [0.35, 0.5, 0.75, 1.0]
     assert [int(row["macs"]) / 1e6 for row in networks] == pytest.approx([59.3, 97.2, 209.1, 300.8], rel=1e-3)

@@ -64,7 +64,7 @@ class Scale:
       seeds: one grid for each.
       train_split: in tfds's slicing language.
       eval_split: likewise; all of it is evaluated every time.
-      num_epochs: of every run, and of every stage of incremental training.
+      num_epochs: of every run, and of every phase of incremental training.
       evals_per_epoch: how often a run is evaluated, and saved.
       batch_size: images of a step.
       learning_rate: peak, for this batch size.
@@ -83,7 +83,7 @@ class Scale:
     log_every_steps: int
 
 
-# Evaluations and stages fall on whole steps, and both on points of the training curves.
+# Evaluations and phases fall on whole steps, and both on points of the training curves.
 SCALES = {
     "tiny": Scale((0, 1), "train[:1280]", "test[:256]", 2.0, 2, 64, 0.1, "imagenet", 5),
     "small": Scale((0, 1, 2), "train[:19200]", "test[:4000]", 2.0, 2, 64, 0.1, "imagenet", 25),

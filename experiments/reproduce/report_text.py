@@ -1,7 +1,9 @@
 """The tables of the comparisons as Markdown, each with a line that says what the paper claims."""
 
+import functools
 import re
 import statistics
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,13 @@ def report(results: Sequence[Result], pictures: Sequence[str], folder: str) -> s
         if text := section(errors):
             picture = [f"![{text.splitlines()[0].lstrip('# ')}]({folder}{name}.png)"] if name in pictures else []
             parts += [text, *picture]
-    return "\n\n".join([*parts, _recipes(results), _seconds(errors)])
+    return "\n\n".join(_wrapped(part) for part in [*parts, _recipes(results), _seconds(errors)])
+
+
+def _wrapped(text: str) -> str:
+    """Markdown with lines of at most 120 characters, but for headings, pictures and tables."""
+    fill = functools.partial(textwrap.fill, width=120, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if line.startswith(("#", "!", "|")) else fill(line) for line in text.split("\n"))
 
 
 def check_place(page: Path, name: str) -> None:
@@ -107,11 +115,16 @@ def _measured(results: Sequence[Result]) -> str:
     return (
         f"{len(results)} runs on {first['dataset']} (`--scale={first['scale']}`: {config['num_epochs']:g} epochs of "
         f"`{data['train_split']}`, errors on `{data['eval_split']}`, {data['image_size']} pixels), which took "
-        f"{minutes:.0f} minutes on {'; '.join(machines)}, of them {in_steps:.0f} for the training steps, at commit "
-        f"{', '.join(commits)}. Errors are top-1, in percent: mean ± standard deviation over the seeds, whose number "
-        "is in brackets. Differences are between runs of the same seed; beside them, in how many of the seeds the "
-        "method of the later column has the smaller error."
+        f"{minutes:.0f} minutes on {'; '.join(machines)}, of them {in_steps:.0f} for the training steps, at "
+        f"{_commits_text(commits)}. Errors are top-1, in percent: mean ± standard deviation over the seeds, whose "
+        "number is in brackets. Differences are between runs of the same seed; beside them, in how many of the seeds "
+        "the method of the later column has the smaller error."
     )
+
+
+def _commits_text(commits: Sequence[str]) -> str:
+    *others, last = commits
+    return f"commits {', '.join(others)} and {last}" if others else f"commit {last}"
 
 
 def _machine(machine: dict[str, Any]) -> str:

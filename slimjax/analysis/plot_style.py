@@ -36,5 +36,6 @@ def scale_cost_axis(axes: Axes, costs: Collection[float], label: str) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(0, 1.1 * max(costs))
+        axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(label)
     axes.grid(visible=True, which="both", alpha=0.2)

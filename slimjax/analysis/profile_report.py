@@ -10,6 +10,23 @@ from typing import Any
 from slimjax.analysis.profile import WidthProfile
 from slimjax.analysis.timing import Latency
 
+_COLUMNS = (
+    "width",
+    "path",
+    "kind",
+    "input_shape",
+    "output_shape",
+    "params",
+    "kernel_params",
+    "batch_norm_params",
+    "macs",
+    "input_bytes",
+    "activation_bytes",
+    "largest_layer_bytes",
+    "total_params",
+)
+"""Of a CSV, in their order: what only layers have, or only widths, stands beside what is like it. Latencies follow."""
+
 
 @dataclass(frozen=True)
 class ProfileReport:
@@ -70,7 +87,8 @@ def as_csv(report: ProfileReport) -> str:
     Columns that say nothing of a layer are empty in its row.
     """
     rows = list(_csv_rows(report))
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    present = dict.fromkeys(column for row in rows for column in row)
+    columns = [*filter(present.__contains__, _COLUMNS), *(column for column in present if column not in _COLUMNS)]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

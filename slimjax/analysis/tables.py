@@ -18,6 +18,7 @@ from slimjax.analysis.program_costs import StepCost
 from slimjax.analysis.timing import Latency
 from slimjax.deploy.benchmarking import BenchmarkReport, Timing
 from slimjax.deploy.bundle import Manifest, WidthEntry, width_key
+from slimjax.nn.plans import widths_text
 from slimjax.tasks.task import Figures, larger_is_better
 from slimjax.terminal import is_terminal
 
@@ -99,8 +100,8 @@ def print_profile(report: ProfileReport, file: TextIO) -> None:
 def print_plan(report: PlanReport, file: TextIO) -> None:
     """A plan as people read it: what is planned, each program on each device, and what follows for the whole step."""
     size, batch_size, topology = "x".join(map(str, report.image_size)), report.cost.batch_size, report.topology
-    devices, widths = len(topology.devices), ", ".join(f"{width:g}" for width in report.widths)
-    print(f"{report.model}: {report.num_classes} classes, {size} pixels, {report.dtype}, widths {widths}", file=file)
+    devices, widths = len(topology.devices), widths_text(report.widths)
+    print(f"{report.model}: {report.num_classes} classes, {size} pixels, {report.dtype}, {widths}", file=file)
     print(
         f"a step of {batch_size:,} images on {topology.name}, {batch_size // devices:,} on each of {devices} devices; "
         f"hosts: {topology.num_hosts}; step_programs={report.step_programs}",

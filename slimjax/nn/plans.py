@@ -125,6 +125,12 @@ def switch_of(widths: tuple[float, ...], width: float | None) -> int:
     return widths.index(width)
 
 
+def widths_text(widths: Iterable[float]) -> str:
+    """Widths for people: `width 1`, or `widths 0.5, 1`."""
+    names = [f"{width:g}" for width in widths]
+    return f"width{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
 def check_plans(plans: tuple[WidthPlan, ...], layers: tuple[str, ...]) -> tuple[WidthPlan, ...]:
     """The plans themselves, once they are known to fit a network with these layers.
 

@@ -124,6 +124,9 @@ def paint_ranges(
     axes.set_yticks(places, list(rows), fontsize="small")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
+    # Of more ticks the numbers would touch each other where a range is small and they have many decimals.
+    axes.locator_params(axis="x", nbins=5)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_xlabel(label)
     axes.grid(visible=True, axis="x", alpha=0.2)
     add_legend(figure, axes, "width")

@@ -61,5 +61,6 @@ def render_page(title: str, subtitle: str, command: str, sections: Sequence[Sect
 
 
 def _with_code(text: str) -> Markup:
-    """A text as HTML, what stands between backticks as code."""
-    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))
+    """A text as HTML, with code for backticks; brackets and stops stay on its line, as a % does on its number's."""
+    html = str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup(re.sub(r"(\(?)`(.+?)`([).,;:]*)", r'<span class="unbroken">\1<code>\2</code>\3</span>', html))

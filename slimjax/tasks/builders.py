@@ -74,14 +74,17 @@ def open_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBui
     return _download(name, builder, construct)
 
 
-def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tuple[tfds.core.DatasetBuilder, bool]:
-    """Writes the named data set, showing tfds's progress, or finds it written.
+def prepare(
+    name: str, data_dir: str, manual_dir: str, file_format: str, *, shows_progress: bool = True
+) -> tuple[tfds.core.DatasetBuilder, bool]:
+    """Writes the named data set, or finds it written.
 
     Args:
       name: as `find_builder`.
       data_dir: likewise.
       manual_dir: where files that are fetched by hand lie; "" is tfds's default, below `data_dir`.
       file_format: `tfrecord` or `array_record`.
+      shows_progress: whether tfds's own is shown.
 
     Returns:
       Its builder, ready to be read, and whether it was written now.
@@ -101,7 +104,8 @@ def prepare(name: str, data_dir: str, manual_dir: str, file_format: str) -> tupl
         with _one_line_errors(f"data set {name!r} cannot be written to {builder.data_dir}", anything=True):
             if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 _check_connection(builder)
-            builder.download_and_prepare(download_config=download_config, file_format=file_format)
+            with contextlib.nullcontext() if shows_progress else silent_tfds():
+                builder.download_and_prepare(download_config=download_config, file_format=file_format)
         return _construct_builder(name, data_dir or None), True
     if builder.info.file_format.value != file_format:
         raise UserError(

@@ -256,7 +256,7 @@ def _masked(values: Tree, trained: Tree | None) -> Tree:
 
 
 def trained_elements(task: Task, turn: Turn) -> Tree | None:
-    """Which elements of the parameters a turn may change, None being all; see Task and Stage."""
+    """Which elements of the parameters a turn may change, None being all; see Task and Phase."""
     frozen, of_stage = task.frozen_parameters(), _elements_of_stage(task, turn)
     if frozen is None:
         return of_stage
@@ -266,10 +266,10 @@ def trained_elements(task: Task, turn: Turn) -> Tree | None:
 
 
 def _elements_of_stage(task: Task, turn: Turn) -> Tree | None:
-    if turn.stage is None:
+    if turn.phase is None:
         return None
     read = [active_masks(task.model, width) for width in turn.widths]
     trained = jax.tree.map(lambda *masks: sum(masks) > 0, *read)
-    if turn.stage.frozen is None:
+    if turn.phase.frozen is None:
         return trained
-    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.stage.frozen))
+    return jax.tree.map(lambda mask, frozen: mask & ~frozen, trained, active_masks(task.model, turn.phase.frozen))

@@ -292,7 +292,7 @@ def check_same_network(
 def check_continues(stored: Description, config: ConfigDict, path: epath.Path) -> None:
     """UserError that names what differs, if training cannot go on from a checkpoint under this configuration."""
     given = plain(config)
-    # What a state holds and where the data goes on follow from these, and the place of incremental training's stages.
+    # What a state holds and where the data goes on follow from these, and the place of incremental training's phases.
     fixed = ["optimizer", "batch_size", "switch_rule", "seed", "ema_decay", "dataset.name", "dataset.train_split"]
     if config.task == "detection":
         fixed.append("detection.with_empty")

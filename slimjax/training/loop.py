@@ -139,11 +139,11 @@ class _Loop:
         return Outcome(state, done, figures, 0 if finished else self.signals.exit_code)
 
     def _begin_stage(self, state: TrainState, step: int, turn: Turn) -> TrainState:
-        """What comes before the first step of every stage of incremental training; nothing in any other."""
-        if turn.stage:
-            frozen = f"what width {turn.stage.frozen:g} reads is frozen" if turn.stage.frozen else "nothing is frozen"
-            self.progress.say(f"stage {turn.stage.number}: training width {turn.widths[0]:g}, {frozen}")
-            if turn.stage.frozen and step == turn.start:
+        """What comes before the first step of every phase of incremental training; nothing in any other."""
+        if turn.phase:
+            frozen = f"what width {turn.phase.frozen:g} reads is frozen" if turn.phase.frozen else "nothing is frozen"
+            self.progress.say(f"phase {turn.phase.number}: training width {turn.widths[0]:g}, {frozen}")
+            if turn.phase.frozen and step == turn.start:
                 self.heartbeat.pause()
                 state = state.replace(opt_state=_fresh_optimizer(self.run, state.params))
         return state

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from etils import epath
 import slimjax.tensorflow_import  # noqa: F401  isort: skip
 from clu import metric_writers
 from clu.metric_writers import MetricWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from slimjax.tasks.task import Figures
 
@@ -63,7 +66,21 @@ def create_writer(workdir: epath.Path, start_step: int, leads: bool) -> MetricWr
     if not leads:
         return metric_writers.MultiWriter([])
     lines = JsonLinesWriter(workdir / JSON_LINES, start_step)
-    return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir / TENSORBOARD)), lines])
+    events = str(workdir / TENSORBOARD)
+    _mark_start(events, start_step)
+    return metric_writers.MultiWriter([metric_writers.SummaryWriter(events), lines])
+
+
+def _mark_start(folder: str, start_step: int) -> None:
+    """Tells TensorBoard that what there is of steps after `start_step`, which a killed run has left, counts no more.
+
+    Its quick loader sees that by the steps' order. The other one, for where that cannot run, would draw steps that are
+    taken again twice; it looks for the marks, and takes the first one for the beginning of the run.
+    """
+    writer = EventFileWriter(folder)
+    start = SessionLog(status=SessionLog.START)
+    writer.add_event(Event(wall_time=time.time(), step=start_step + 1, session_log=start))
+    writer.close()
 
 
 def scalars_of(split: str, figures: Mapping[float, Figures]) -> Figures:

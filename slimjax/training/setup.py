@@ -36,7 +36,7 @@ class Training:
       task: what is trained.
       mesh: of all devices.
       rule: which widths a step runs, and the number of steps.
-      schedule: the learning rate, counted from the beginning of a stage.
+      schedule: the learning rate, counted from the beginning of a phase.
       tx: the optimiser.
       train_step: the step.
     """
@@ -107,7 +107,7 @@ def steps_of_an_epoch(config: ConfigDict, task: Task) -> float:
 
 
 def steps_asked_for(config: ConfigDict, steps_per_epoch: float) -> int:
-    """Steps of the training, or of each of its stages; UserError if there are none."""
+    """Steps of the training, or of each of its phases; UserError if there are none."""
     num_steps = duration(config, "num_train_steps", "num_epochs", steps_per_epoch)
     if not num_steps:
         raise UserError(

@@ -34,7 +34,7 @@ from slimjax.training.mesh import DATA, REPLICATED, SPLIT, platform_of, settled
 from slimjax.training.parts import Flat, Parts
 from slimjax.training.state import TrainState
 from slimjax.training.stem import Stem, StemOutput
-from slimjax.training.switches import Stage, Turn
+from slimjax.training.switches import Phase, Turn
 
 
 class ProgramKey(NamedTuple):
@@ -43,14 +43,14 @@ class ProgramKey(NamedTuple):
     Attributes:
       kind: `fused`, or what it does in turn: `first`, `next`, `update`.
       widths: that it runs.
-      stage: of incremental training, for what updates.
+      phase: of incremental training, for what updates.
       shares_stem: whether the widths of the step run one stem, which the first of them computes.
       images: shape of the batch's images.
     """
 
     kind: str
     widths: tuple[float, ...]
-    stage: Stage | None
+    phase: Phase | None
     shares_stem: bool
     images: tuple[int, ...]
 
@@ -202,12 +202,12 @@ class TrainStep:
     def _keys(self, turn: Turn, batch: Tree) -> list[ProgramKey]:
         shares, images = self._stem is not None and len(turn.widths) > 1, batch["image"].shape
         if self.fused:
-            return [ProgramKey("fused", turn.widths, turn.stage, shares, images)]
+            return [ProgramKey("fused", turn.widths, turn.phase, shares, images)]
         first, *others = turn.widths
         return [
             ProgramKey("first", (first,), None, shares, images),
             *(ProgramKey("next", (width,), None, shares, images) for width in others),
-            ProgramKey("update", (), turn.stage, shares, images if shares else ()),
+            ProgramKey("update", (), turn.phase, shares, images if shares else ()),
         ]
 
     def _lower(self, key: ProgramKey, turn: Turn, state: TrainState, batch: Tree) -> jax.stages.Lowered:

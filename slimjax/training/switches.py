@@ -9,7 +9,7 @@ from slimjax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Stage:
+class Phase:
     """A part of incremental training: schedule and optimiser start anew, and only some parameters change.
 
     Those are the ones that the turn's widths read and the frozen width does not.
@@ -17,7 +17,7 @@ class Stage:
     Attributes:
       number: from 1.
       start: the step at which it begins.
-      frozen: the width whose parameters stay as they are; None in the first stage.
+      frozen: the width whose parameters stay as they are; None in the first phase.
     """
 
     number: int
@@ -31,16 +31,16 @@ class Turn:
 
     Attributes:
       widths: of the step, widest first; their gradients are summed.
-      stage: None where all parameters are trained from the first step to the last.
+      phase: None where all parameters are trained from the first step to the last.
     """
 
     widths: tuple[float, ...]
-    stage: Stage | None = None
+    phase: Phase | None = None
 
     @property
     def start(self) -> int:
         """The step from which schedule and optimiser count."""
-        return self.stage.start if self.stage else 0
+        return self.phase.start if self.phase else 0
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def sandwich(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRule
 def incremental(widths: tuple[float, ...], num_steps: int, seed: int) -> SwitchRule:
     """One width after the other, narrowest first; what a narrower one has learned is frozen (SNet, section 3.1).
 
-    Every stage takes `num_steps` steps with a schedule and an optimiser of its own.
+    Every phase takes `num_steps` steps with a schedule and an optimiser of its own.
     """
     del seed
 
     def turn(step: int) -> Turn:
         index = min(step // num_steps, len(widths) - 1)
         frozen = widths[index - 1] if index else None
-        return Turn((widths[index],), Stage(index + 1, index * num_steps, frozen))
+        return Turn((widths[index],), Phase(index + 1, index * num_steps, frozen))
 
     return SwitchRule(turn, num_steps * len(widths))
 

@@ -3,7 +3,7 @@ import pytest
 from slimjax.errors import UserError
 from slimjax.models import create_model
 from slimjax.nn import WidthPlan, check_widths, round_channels, switch_of
-from slimjax.nn.plans import truncate_channels
+from slimjax.nn.plans import truncate_channels, widths_text
 
 
 # By hand: nearest multiple of 8 (ties up), raised where that loses more than a tenth.
@@ -32,6 +32,11 @@ def test_truncation(channels, groups, truncated):
     assert truncate_channels(channels, groups) == truncated
     with pytest.raises(ValueError, match="positive"):
         truncate_channels(0, groups)
+
+
+def test_widths_for_people():
+    assert widths_text((1.0,)) == "width 1"
+    assert widths_text((0.25, 1.0)) == "widths 0.25, 1"
 
 
 @pytest.mark.parametrize(

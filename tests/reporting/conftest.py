@@ -9,7 +9,7 @@ from slimjax.configs import default
 
 from slimjax.reporting.layers import find_layer
 from slimjax.reporting.measuring import measure_classifier
-from slimjax.reporting.runs import ReportedRun
+from slimjax.reporting.runs import FoundObjects, MeasuredDetector, ReportedRun
 from slimjax.training.progress import Progress
 
 CLASSES = 5
@@ -102,5 +102,26 @@ def with_predictions(measured):
                 outcome, predictions=values, confidences=confidences, is_right=values == labels
             )
         return dataclasses.replace(measured, labels=labels, outcomes=outcomes)
+
+    return make
+
+
+def _objects(boxes, scores, labels):
+    size = len(boxes)
+    arrays = {"boxes": np.array(boxes, np.float32), "labels": np.array(labels), "scores": np.array(scores, np.float32)}
+    return {**arrays, "there": np.ones(size, bool)}
+
+
+@pytest.fixture(scope="session")
+def detector(reported_run):
+    """Makes a measured detector of given average precisions by width."""
+
+    def make(figures, name="run"):
+        run = reported_run(widths=tuple(figures), name=name)
+        run.config.task = "detection"
+        truth = _objects([[4, 4, 20, 20], [30, 10, 60, 40]], [1, 1], [0, 1])
+        found = {width: _objects([[4, 4, 20, 20]] * 2, [0.9, 0.4], [0, 2]) for width in figures}
+        example = FoundObjects("image 7.jpg", np.full((48, 64, 3), 200, np.uint8), truth, found)
+        return MeasuredDetector(run, {}, precisions=figures, num_evaluated=12, examples=[example])
 
     return make

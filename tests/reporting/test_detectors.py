@@ -3,11 +3,9 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from slimjax.reporting.parts import DataTable, Panels, Pictures, Text, files_of
-from slimjax.reporting.runs import FoundObjects, MeasuredDetector
 from slimjax.reporting.sections.comparison import comparison_section
 from slimjax.reporting.sections.costs import costs_section, pareto_front
 from slimjax.reporting.sections.curves import curves_section
@@ -19,27 +17,6 @@ FIGURES = {
     0.5: {"box_ap": 35.0, "box_ap50": 60.0, "mask_ap": 24.0},
     1.0: {"box_ap": 34.0, "box_ap50": 61.0, "mask_ap": 26.0},
 }
-
-
-def objects(boxes, scores, labels):
-    size = len(boxes)
-    arrays = {"boxes": np.array(boxes, np.float32), "labels": np.array(labels), "scores": np.array(scores, np.float32)}
-    return {**arrays, "there": np.ones(size, bool)}
-
-
-@pytest.fixture
-def detector(reported_run):
-    """Makes a measured detector."""
-
-    def make(figures, name="run"):
-        run = reported_run(widths=tuple(figures), name=name)
-        run.config.task = "detection"
-        truth = objects([[4, 4, 20, 20], [30, 10, 60, 40]], [1, 1], [0, 1])
-        found = {width: objects([[4, 4, 20, 20]] * 2, [0.9, 0.4], [0, 2]) for width in figures}
-        example = FoundObjects("image 7.jpg", np.full((48, 64, 3), 200, np.uint8), truth, found)
-        return MeasuredDetector(run, {}, precisions=figures, num_evaluated=12, examples=[example])
-
-    return make
 
 
 def table_of(section):

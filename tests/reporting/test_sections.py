@@ -11,7 +11,8 @@ from slimjax.configs import default
 from slimjax.analysis.timing import Latency
 from slimjax.errors import UserError
 from slimjax.reporting.metrics import read_curves
-from slimjax.reporting.parts import DataTable, ImageRows, Pictures, Text
+from slimjax.reporting.page import render_page
+from slimjax.reporting.parts import DataTable, ImageRows, Pictures, Section, Text
 from slimjax.reporting.runs import check_comparable, names_of
 from slimjax.reporting.sections.activations import activations_section
 from slimjax.reporting.sections.agreement import agreement, agreement_section
@@ -59,6 +60,14 @@ def test_the_class_that_narrow_widths_lose_most_comes_first(known):
     (pictures,) = (part for part in section.parts if isinstance(part, Pictures))
     assert "two as one +1" in pictures.items[1].alt
     assert "two as two -2" in pictures.items[1].alt
+    assert "The matrices count how many" in texts(section)[0]
+
+
+def test_matrices_are_told_of_where_widths_differ(with_predictions):
+    same = confusion_section([with_predictions(LABELS, dict.fromkeys((0.25, 0.5, 1.0), WIDE))])
+    assert texts(same)[0].endswith("It loses none.")
+    one = confusion_section([with_predictions(LABELS, {0.25: NARROW, 0.5: WIDE, 1.0: WIDE})])
+    assert "The matrix counts how many" in texts(one)[0]
 
 
 def test_agreement_and_who_is_right(known):
@@ -139,6 +148,15 @@ def test_the_front_is_drawn_to_the_edge(measured, costs, errors):
     assert corners[:-1] == [point[:2] for point in points if point[1] == min(errors[: points.index(point) + 1])]
     assert corners[-1] == (axes.get_xlim()[1], min(errors))
     assert axes.get_xlim()[1] < 2.5 * max(costs)
+
+
+def test_points_that_meet_are_named_together(measured):
+    series = {"run": [(1.0, 9.0, 0.25), (1.05, 5.0, 0.5), (2.0, 5.0, 1.0)], "alone": [(1.02, 9.1, 0.5)]}
+    figure = Figure()
+    paint_costs(figure, series=series, label="cost", score=measured.run.score)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["0.25, 0.5", "1"]
+    assert axes.texts[0].xy == (1.02, 9.1)
 
 
 @pytest.mark.parametrize(
@@ -228,9 +246,12 @@ def test_runs_of_other_images_are_refused_and_names_tell_runs_apart():
 
 
 def test_names_of_classes_are_text_and_never_markup(measured):
-    from slimjax.reporting.page import render_page
-
     page = render_page("<b>", "a & b", "python", [confusion_section([measured])])
     assert "<b>" not in page
     assert "three &amp; more" in page
     assert "three & more" not in page
+
+
+def test_code_keeps_its_brackets_and_stops_and_percents_their_numbers():
+    page = render_page("t", "s", "python", [Section("key", "title", [Text("It is 5 % (`--flag`).")])])
+    assert 'It is 5\N{NO-BREAK SPACE}% <span class="unbroken">(<code>--flag</code>).</span>' in page

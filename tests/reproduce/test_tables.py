@@ -42,9 +42,10 @@ def test_tables_and_figures_are_made_by_one_command(run_script, made, raw_result
     assert code == 0, err
     assert "figure2.png, table3.png" in out
     tables = (tmp_path / "digits_tiny" / "tables.md").read_text()
-    lines = tables.splitlines()
-    assert "5 runs on digits (`--scale=tiny`: 2 epochs of `train[:1280]`, errors on `test[:256]`, 16 pixels)" in tables
-    assert "which took 23 minutes on 2 cores of Some CPU, of them 6 for the training steps," in tables
+    lines, text = tables.splitlines(), " ".join(tables.split())
+    assert "5 runs on digits (`--scale=tiny`: 2 epochs of `train[:1280]`, errors on `test[:256]`, 16 pixels)" in text
+    assert "which took 23 minutes on 2 cores of Some CPU, of them 6 for the training steps, at commit " in text
+    assert max(map(len, (line for line in lines if not line.startswith("|")))) <= 120
     # Table 3: means, sample deviations and number of seeds; paired differences; the paper's 46.9 - 50.2.
     assert "| mobilenet_v1, 0.25 | 21.50 ± 2.12 (2) | 20.00 ± 2.83 (2) | -1.50 ± 0.71 (2) | 2 of 2 | -3.3 |" in lines
     assert "| mobilenet_v1, 1 | - | 14.50 ± 0.71 (2) | - | - | -0.6 |" in lines
@@ -63,6 +64,17 @@ def test_tables_and_figures_are_made_by_one_command(run_script, made, raw_result
     code, _, err = run_script("make_tables.py", f"--results={path}", f"--page={page}")
     assert code == 2
     assert "has no place for the tables; write the lines `<!-- tables of digits_tiny: begin -->` and" in err
+
+
+def test_commits_are_told_as_one_or_several(reproduce, make_result):
+    results = [make_result("slimmable", seed, {"1": 21.0}) for seed in range(3)]
+    for commits, told in (
+        ("aaa", "at commit a. "),
+        ("aab", "at commits a and b. "),
+        ("abc", "at commits a, b and c. "),
+    ):
+        of_commits = [{**result, "commit": commit} for result, commit in zip(results, commits, strict=True)]
+        assert told in reproduce("report_text")._measured(of_commits)
 
 
 # Sample deviations of two values: their distance over the square root of 2. 1 apart: .71, 2: 1.41, 3: 2.12.

@@ -4,7 +4,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from slimjax.tasks import colours
-from slimjax.training.mesh import SPLIT, data_mesh
+from slimjax.training import prefetch
+from slimjax.training.mesh import SPLIT, data_mesh, put_batch
 from slimjax.training.prefetch import device_batches
 
 
@@ -27,6 +28,21 @@ def test_batches_come_in_order_one_ahead(rng):
         np.testing.assert_array_equal(batch["label"], host[number]["label"])
         assert all(array.sharding == NamedSharding(mesh, SPLIT) for array in batch.values())
     assert number == len(host) - 1
+
+
+def test_images_travel_as_bytes(monkeypatch, rng):
+    host = {"image": rng.integers(0, 256, (8, 4, 5, 3), np.uint8), "label": np.arange(8)}
+    sent = []
+
+    def recorded(mesh, batch):
+        sent.append(put_batch(mesh, batch))
+        return sent[-1]
+
+    monkeypatch.setattr(prefetch, "put_batch", recorded)
+    (batch,) = prefetch.device_batches(data_mesh(), [host])
+    assert batch["image"].dtype == np.float32
+    assert [arrays["image"].dtype for arrays in sent] == [np.uint8]
+    assert sent[0]["image"].nbytes == 8 * 4 * 5 * 3
 
 
 def test_nothing_gives_nothing():

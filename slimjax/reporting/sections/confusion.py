@@ -53,14 +53,15 @@ def _of_run(measured: MeasuredClassifier) -> list[Part]:
     left_out = len(order) - len(shown)
     note = f" The {left_out} classes that lose less are left out." if left_out else ""
     pictures = [_errors_picture(measured, shown)]
-    matrices = measured.run.model.num_classes <= _MOST_CELLS
-    if matrices:
+    different: list[float] = []
+    if measured.run.model.num_classes <= _MOST_CELLS:
         different = [width for width in measured.widths[:-1] if np.any(_added(measured, width))]
         largest = max((float(np.abs(_added(measured, width)).max()) for width in different), default=0.0)
         pictures += [_matrix_picture(measured, width, largest) for width in different]
+    matrices = "matrix counts" if len(different) == 1 else "matrices count"
     text = Text(
         f"Error of each class at every width, the class that the narrowest width loses most of first. {sentence}{note}"
-        + (" The matrices count how many more (+) or fewer (-) images a width puts there than the widest." * matrices)
+        + f" The {matrices} how many more (+) or fewer (-) images a width puts there than the widest." * bool(different)
     )
     return [text, Pictures(pictures), _pairs(measured)]
 

@@ -5,6 +5,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +19,9 @@ Point = tuple[float, float, float]
 
 _COMPRESSED_FROM = 8
 """Ratio of the highest to the lowest error."""
+
+_NAME_SIZE = (0.08, 0.07)
+"""Of a width's name, in parts of a plot's width and height."""
 
 
 def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> Section:
@@ -133,20 +137,32 @@ def _scale_values(axes: Axes, values: Sequence[float], may_compress: bool) -> No
 
 
 def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
-    """Names each width once, at its highest point, on the side where no curve rises."""
+    """Names each width once, at its highest point, on the side where no curve rises; of points that meet, together."""
     named = sorted(
         {width: max((p for p in points if p[2] == width), key=itemgetter(1)) for *_, width in points}.values()
     )
-    for (cost, value, width), (_, next_value, _) in zip(named, [*named[1:], (0.0, 0.0, 0.0)], strict=True):
-        rises = next_value > value
+    groups = [named[:1]]
+    for point in named[1:]:
+        if _meet(axes, groups[-1][-1], point):
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    for group, following in zip(groups, [*groups[1:], [(0.0, 0.0, 0.0)]], strict=True):
+        rises = following[0][1] > group[-1][1]
         axes.annotate(
-            width_text(width),
-            (cost, value),
+            ", ".join(width_text(width) for *_, width in group),
+            (group[0 if rises else -1][0], max(value for _, value, _ in group)),
             xytext=(-4 if rises else 4, 5),
             textcoords="offset points",
             ha="right" if rises else "left",
             fontsize="small",
         )
+
+
+def _meet(axes: Axes, one: Point, other: Point) -> bool:
+    """Whether names at both points would lie on each other."""
+    places = axes.transAxes.inverted().transform(axes.transData.transform([one[:2], other[:2]]))
+    return bool(np.all(np.abs(places[0] - places[1]) < _NAME_SIZE))
 
 
 def _keys(measured: Measured) -> Collection[str]:

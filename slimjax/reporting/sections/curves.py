@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
@@ -104,10 +105,13 @@ def _paint(figure: Figure, curves: Mapping[float, Curve], label: str, are_errors
         every = max(1, len(steps) // _MARKED_UP_TO)
         style = series_style(index)
         axes.plot(steps, values, linewidth=1.4, markersize=4, markevery=every, label=width_text(width), **style)
+    shown = [value for curve in curves.values() for _, value in curve if np.isfinite(value)]
     if are_errors:
-        compress_errors(axes, [value for curve in curves.values() for _, value in curve])
+        compress_errors(axes, shown)
     else:
-        axes.set_ylim(bottom=0)
+        # Room above the highest, whose marker would be cut off where all are much the same.
+        axes.set_ylim(0, 1.1 * (max(shown, default=0) or 1))
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.grid(visible=True, alpha=0.2)

@@ -68,8 +68,10 @@ def pca_noise(*, stddev: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def to_image(columns: tf.Tensor) -> tf.Tensor:
-    """The image [height, width, 3] of whole grey levels, uint8."""
+    """The image [height, width, 3] of whole grey levels, uint8; what is slightly out of 0..255 is clipped."""
     width, _, height = columns.shape
+    # TensorFlow's cast clips too, but for the last few values, which it wraps. What is above -1.5 comes to 0 by itself.
+    columns = tf.minimum(columns, _WHITE)
     # Turned around as floats, since of bytes oneDNN prints that it cannot; rounded in between, since TensorFlow would
     # exchange a cast that comes right behind.
     rows = tf.transpose(tf.reshape(columns, [width * 3, height]))

@@ -164,8 +164,8 @@ def _run(batches: tf.data.Dataset) -> Iterator[dict[str, Any]]:
     options = tf.data.Options()
     # The images are processed in parallel, so an operation on one of them gains nothing from more threads.
     options.threading.max_intra_op_parallelism = 1
-    # The operations of small images wait for each other more than they compute: on two busy cores eight threads gave
-    # 1.2 to 2.8 times the images per second of the shared pool's two (digits at 16 pixels, each augmentation).
+    # The operations of small images wait for each other more than they compute: on two cores eight threads prepared
+    # more digits a second than the shared pool's two (tried while it was written, and not recorded).
     options.threading.private_threadpool_size = num_threads()
     # Nothing is left to tune, and TensorFlow's tuner can miss that its graph is over: closing a graph, as every
     # evaluation does at its end, then waits until the tuner looks again, which it does once a minute.

@@ -85,3 +85,11 @@ def test_images_are_whole_grey_levels() -> None:
     columns[0, 0, :2] = 0, 255
     image = augmentation.to_image(tf.constant(columns)).numpy()
     np.testing.assert_array_equal(image, np.floor(columns.transpose(2, 0, 1) + 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [1, 7, 16])
+@pytest.mark.parametrize(("value", "level"), [(-0.4, 0), (255.4, 255), (256.0, 255)])
+def test_what_is_slightly_out_of_range_is_clipped(size: int, value: float, level: int) -> None:
+    """In few values as in many: TensorFlow's cast clips those that it takes together, and wraps what is left over."""
+    image = augmentation.to_image(tf.fill([size, 3, size], value)).numpy()
+    np.testing.assert_array_equal(image, np.full((size, size, 3), level, np.uint8))
