@@ -257,15 +257,15 @@ def _masked(values: Tree, trained: Tree | None) -> Tree:
 
 def trained_elements(task: Task, turn: Turn) -> Tree | None:
     """Which elements of the parameters a turn may change, None being all; see Task and Phase."""
-    frozen, of_stage = task.frozen_parameters(), _elements_of_stage(task, turn)
+    frozen, of_phase = task.frozen_parameters(), _elements_of_phase(task, turn)
     if frozen is None:
-        return of_stage
-    if of_stage is None:
+        return of_phase
+    if of_phase is None:
         return jax.tree.map(lambda still: not still, frozen)
-    return jax.tree.map(lambda mask, still: mask & (not still), of_stage, frozen)
+    return jax.tree.map(lambda mask, still: mask & (not still), of_phase, frozen)
 
 
-def _elements_of_stage(task: Task, turn: Turn) -> Tree | None:
+def _elements_of_phase(task: Task, turn: Turn) -> Tree | None:
     if turn.phase is None:
         return None
     read = [active_masks(task.model, width) for width in turn.widths]

@@ -107,7 +107,7 @@ class _Loop:
             batch = next(batches)
             turn = run.rule.turn(step)
             if step in (start, turn.start):
-                state = self._begin_stage(state, step, turn)
+                state = self._begin_phase(state, step, turn)
             if not run.train_step.is_compiled(batch, turn):
                 self._compile(state, batch, turn)
             self.heartbeat.beat(step, "running")
@@ -138,7 +138,7 @@ class _Loop:
         finished = last and bool(figures)
         return Outcome(state, done, figures, 0 if finished else self.signals.exit_code)
 
-    def _begin_stage(self, state: TrainState, step: int, turn: Turn) -> TrainState:
+    def _begin_phase(self, state: TrainState, step: int, turn: Turn) -> TrainState:
         """What comes before the first step of every phase of incremental training; nothing in any other."""
         if turn.phase:
             frozen = f"what width {turn.phase.frozen:g} reads is frozen" if turn.phase.frozen else "nothing is frozen"
