@@ -44,10 +44,19 @@ class CompiledStep:
     compile_s: float
 
     def about(self) -> dict[str, Any]:
-        """Compile seconds, and temporary bytes of each program."""
+        """Compile seconds, temporary bytes of each program, and what XLA counts of all together.
+
+        That is floating-point operations, and bytes that operations read and write.
+        """
         analyses = [program.memory_analysis() for program in self.programs]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
-        return {"compile_s": self.compile_s, "temporary_bytes": sizes}
+        costs = [program.cost_analysis() for program in self.programs]
+        return {
+            "compile_s": self.compile_s,
+            "temporary_bytes": sizes,
+            "flops": sum(cost["flops"] for cost in costs),
+            "accessed_bytes": sum(cost["bytes accessed"] for cost in costs),
+        }
 
 
 def compile_step(name: str, widths: tuple[float, ...], fused: bool, batch_size: int, image_size: int) -> CompiledStep:

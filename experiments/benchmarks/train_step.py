@@ -8,8 +8,9 @@ with the same convolutions. Processes set the C library's allocator as `python -
 that and as it comes, or is left out, and said to be, where it is absent. Rounds give each a turn of some steps, in
 random order, and ratios are medians over the rounds, so that a machine whose speed drifts favours nobody. All are
 started several times, since where a process happens to get its memory makes steps some hundredths faster or slower
-until it ends. On a GPU or TPU whose peak is published, it prints what share of it a step reaches, counting 6 operations
-for each multiply-add of each width by itself. Writes a record beside this file.
+until it ends. Beside the seconds stand the floating-point operations and the bytes read and written that XLA counts,
+which say how much the widths of a slimmable step share. On a GPU or TPU whose peak is published, it prints what share
+of it a step reaches, counting 6 operations for each multiply-add of each width by itself. Writes a record.
 """
 
 import argparse
@@ -103,22 +104,18 @@ def step_flops(name: str, batch_size: int, image_size: int) -> int:
 
 def print_record(record: dict[str, Any], console: Console) -> None:
     """A table of medians and ratios."""
-    table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB")
+    table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB", "GFLOP", "traffic GB")
     for row in record["models"]:
         for which, seconds in row["seconds"].items():
             built = row["built"][which]
-            # Contestants of several programs have a list of them; PyTorch compiles none.
-            compiled = built.get("compile_s")
-            compile_s = sum(compiled) if isinstance(compiled, list) else compiled
-            temporary = max(map(_largest, built["temporary_bytes"])) / 1e6 if built else ""
-            table.add_row(
-                row["model"],
-                which,
-                f"{statistics.median(seconds):.3f}",
-                f"{min(seconds):.3f}",
-                "" if compile_s is None else f"{compile_s:.1f}",
-                f"{temporary:.0f}" if built else "",
-            )
+            cells = [f"{statistics.median(seconds):.3f}", f"{min(seconds):.3f}"]
+            # PyTorch builds nothing.
+            if built:
+                cells.append(f"{_sum(built['compile_s']):.1f}")
+                cells.append(f"{_largest(built['temporary_bytes']) / 1e6:.0f}")
+                cells.append(f"{_sum(built['flops']) / 1e9:.2f}")
+                cells.append(f"{_sum(built['accessed_bytes']) / 1e9:.2f}")
+            table.add_row(row["model"], which, *cells)
     console.print(table)
     peak = peak_flops_per_second(record["device"])
     for row in record["models"] if peak else ():
@@ -129,6 +126,11 @@ def print_record(record: dict[str, Any], console: Console) -> None:
         for pair, ratio in row["ratios"].items():
             starts = ", ".join(map(str, ratio["by_start"]))
             console.print(f"{row['model']}: {pair} = {ratio['median']} ({starts} by start)")
+
+
+def _sum(figures: Any) -> float:
+    """Of a contestant's figures, which are a list where it consists of several networks."""
+    return sum(figures) if isinstance(figures, list) else figures
 
 
 def _largest(sizes: Any) -> int:
