@@ -1,7 +1,7 @@
 """What the raw results say of each claim, as numbers: errors over seeds and paired differences."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cells import FAMILIES, SLIMMABLE, individual
@@ -110,11 +110,18 @@ class Comparison:
         return sum(value < 0 for value in self.difference.values.values())
 
 
-def compare_individual(errors: Errors, family: str) -> list[Comparison]:
-    """Table 3: for each width the individual networks, and the slimmable ones."""
+def compare_individual(errors: Errors, family: str, recipe: Callable[[str], str] = str) -> list[Comparison]:
+    """Table 3: for each width the individual networks, and the slimmable ones.
+
+    Args:
+      errors: of all runs.
+      family: of the networks.
+      recipe: from a method of table 3 to the one with the recipe to compare at; by default itself.
+    """
+    slimmable = recipe(SLIMMABLE)
     return [
-        Comparison(width, errors.at(family, individual(width), width), errors.at(family, SLIMMABLE, width))
-        for width in FAMILIES[family].widths
+        Comparison(w, errors.at(family, recipe(individual(w)), w), errors.at(family, slimmable, w))
+        for w in FAMILIES[family].widths
     ]
 
 
