@@ -30,7 +30,7 @@ with without_lines(*_LOADING_CHATTER):
     # The accelerator is JAX's; TensorFlow would reserve all its memory.
     tf.config.set_visible_devices([], "GPU")
     # Images are prepared beside each other, so an operation on one gains nothing from more threads, and resizing, which
-    # takes no data set's options into account, waits for them: a fifth of the processor's time.
+    # takes no data set's options into account, would wait for them.
     with contextlib.suppress(RuntimeError):  # whoever has started TensorFlow before keeps their threads
         tf.config.threading.set_intra_op_parallelism_threads(1)
     # The first operation starts the runtime, which prints as well.

@@ -51,7 +51,7 @@ def test_metrics_are_written_per_width(trained):
         for width in ("0.25", "1"):
             assert f"train/{name}/width_{width}" in train[-1]
             assert [line["step"] for line in lines if f"eval/{name}/width_{width}" in line] == [40, 80]
-    assert {"train/images_per_second", "train/gradient_norm"} <= train[-1].keys()
+    assert {"train/images_per_second", "train/gradient_norm", "train/parameter_norm"} <= train[-1].keys()
     # The cosine's value at the last step of each line, after 5 steps of warm-up to .1.
     expected = [0.05 * (1 + np.cos(np.pi * (line["step"] - 1 - 5) / 75)) for line in train]
     # The cosine is computed in float32: near the end 1 + cos loses digits.

@@ -63,7 +63,7 @@ def test_every_method_trains_through_the_program(run_program, tmp_path, method, 
 
 
 @pytest.mark.slow
-def test_incremental_training_resumes_in_its_second_stage(start_program, run_program, tmp_path):
+def test_incremental_training_resumes_in_its_second_phase(start_program, run_program, tmp_path):
     settings = [*SMALL, "--config.switch_rule=incremental", "--config.num_train_steps=40"]
     code, _, err = run_program(f"--workdir={tmp_path / 'whole'}", *settings)
     assert code == 0, err

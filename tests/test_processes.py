@@ -115,7 +115,7 @@ def test_another_number_of_devices_goes_on_and_says_so(start_program, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("told", [0, 1])
 def test_sigterm_to_one_process_saves_and_ends_all(start_processes, tmp_path, told):
     processes = start_processes(tmp_path, "--config.num_train_steps=1000")
     wait_for((tmp_path / "checkpoints" / "2").exists, processes[0])

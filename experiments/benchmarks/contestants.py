@@ -44,18 +44,15 @@ class CompiledStep:
     compile_s: float
 
     def about(self) -> dict[str, Any]:
-        """Compile seconds, temporary bytes of each program, and what XLA counts of all together.
+        """Compile seconds, temporary bytes of each program, and what all count together; see ProgramCost."""
+        from slimjax.analysis.program_costs import program_cost
 
-        That is floating-point operations, and bytes that operations read and write.
-        """
-        analyses = [program.memory_analysis() for program in self.programs]
-        sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
-        costs = [program.cost_analysis() for program in self.programs]
+        costs = [program_cost("step", program, 0) for program in self.programs]
         return {
             "compile_s": self.compile_s,
-            "temporary_bytes": sizes,
-            "flops": sum(cost["flops"] for cost in costs),
-            "accessed_bytes": sum(cost["bytes accessed"] for cost in costs),
+            "temporary_bytes": [cost.temporary_bytes for cost in costs],
+            "flops": sum(cost.flops for cost in costs),
+            "accessed_bytes": sum(cost.accessed_bytes for cost in costs),
         }
 
 

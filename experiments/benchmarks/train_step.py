@@ -102,9 +102,20 @@ def step_flops(name: str, batch_size: int, image_size: int) -> int:
     return 6 * batch_size * sum(row.macs for row in rows)
 
 
+def shares_of_peak(row: dict[str, Any], machine: dict[str, Any]) -> dict[str, float]:
+    """The share of the devices' peak that each contestant's median step reaches; none where no peak is published."""
+    peak = peak_flops_per_second(machine["device"])
+    if not peak:
+        return {}
+    return {
+        which: round(row["flops"] / statistics.median(seconds) / (peak * machine["num_devices"]), 4)
+        for which, seconds in row["seconds"].items()
+    }
+
+
 def print_record(record: dict[str, Any], console: Console) -> None:
     """A table of medians and ratios."""
-    table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB", "GFLOP", "traffic GB")
+    table = Table("model", "contestant", "median s", "min s", "compile s", "temporary MB", "GFLOP", "accessed GB")
     for row in record["models"]:
         for which, seconds in row["seconds"].items():
             built = row["built"][which]
@@ -117,10 +128,8 @@ def print_record(record: dict[str, Any], console: Console) -> None:
                 cells.append(f"{_sum(built['accessed_bytes']) / 1e9:.2f}")
             table.add_row(row["model"], which, *cells)
     console.print(table)
-    peak = peak_flops_per_second(record["device"])
-    for row in record["models"] if peak else ():
-        for which, seconds in row["seconds"].items():
-            share = row["flops"] / statistics.median(seconds) / (peak * record["num_devices"])
+    for row in record["models"]:
+        for which, share in row["share_of_peak"].items():
             console.print(f"{row['model']}: {which} reaches {share:.1%} of the devices' peak")
     for row in record["models"]:
         for pair, ratio in row["ratios"].items():
@@ -167,7 +176,8 @@ def main() -> None:
         for name in arguments.models
     ]
     about = {"batch_size": arguments.batch_size, "image_size": arguments.image_size}
-    record = {**measured_on("torch"), **about, "models": models}
+    machine = measured_on("torch")
+    record = {**machine, **about, "models": [{**row, "share_of_peak": shares_of_peak(row, machine)} for row in models]}
     write_record(arguments.output, record)
     print_record(record, console)
     console.print(f"record: {arguments.output}")

@@ -20,12 +20,25 @@ class LeadingChannels:
     counts: tuple[int, ...] = ()
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        """ValueError if the last count is no multiple of the groups."""
+        if self.groups > 1 and (not self.counts or self.counts[-1] % self.groups):
+            raise ValueError(f"counts={self.counts} have to end with a multiple of groups={self.groups}")
+
     def __call__(self, stored: Any) -> Any:
-        """Takes the part out of a stored array, NumPy's or JAX's."""
+        """Takes the part [..., *counts] out of a stored array [..., *whole counts], NumPy's or JAX's."""
         return self._joined(self._grouped(stored)[self._slices])
 
     def replace(self, stored: jax.Array, part: jax.Array) -> jax.Array:
-        """The stored array with another part in the place of its own; where it is used up, nothing else is written."""
+        """The stored array with another part in the place of its own.
+
+        Args:
+          stored: [..., *whole counts]; where nothing else reads it, XLA writes the part alone into its memory.
+          part: [..., *counts].
+
+        Returns:
+          An array of the shape of `stored`.
+        """
         grouped = self._grouped(stored)
         return self._joined(lax.dynamic_update_slice(grouped, self._grouped(part), (0,) * grouped.ndim))
 

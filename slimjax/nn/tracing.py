@@ -1,6 +1,6 @@
 """What every layer of a network reads and costs at a width, found by following one abstract call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from slimjax.errors import UserError
 from slimjax.nn.channels import LeadingChannels
@@ -158,42 +158,41 @@ def variables_at(model: nn.Module, variables: Any, width: float) -> Any:
     return _selected(variables, *((layer.path, layer.variables) for layer in trace_layers(model, width)))
 
 
-def active_masks(model: nn.Module, width: float, collection: str = "params") -> Any:
-    """Which elements of a collection a width reads: a tree like the collection of boolean NumPy arrays."""
-    masks = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), dict(abstract_variables(model)[collection]))
+def variables_read(model: nn.Module, width: float) -> Iterator[tuple[Path, Variable]]:
+    """The variables that a width reads, by their paths in their collections; one comes for every call that reads it."""
     for layer in trace_layers(model, width):
         for variable in layer.variables:
-            if variable.collection == collection:
-                mask = read_variable({collection: masks}, layer.path, variable)
-                mask.reshape(-1)[variable.active_elements(mask.shape)] = True
-    return masks
+            yield (*layer.path, *variable.path), variable
+
+
+def active_masks(model: nn.Module, width: float, collection: str = "params") -> Any:
+    """Which elements of a collection a width reads: a tree like the collection of boolean NumPy arrays."""
+    shapes = flatten_dict(abstract_variables(model)[collection])
+    masks = {path: np.zeros(leaf.shape, bool) for path, leaf in shapes.items()}
+    for path, variable in variables_read(model, width):
+        if variable.collection == collection:
+            masks[path].reshape(-1)[variable.active_elements(masks[path].shape)] = True
+    return unflatten_dict(masks)
 
 
 def active_parts(model: nn.Module, width: float) -> dict[Path, LeadingChannels]:
     """The part of every parameter that a width reads, by path; all of one that its layers read different parts of."""
     parts: dict[Path, LeadingChannels] = {}
-    for layer in trace_layers(model, width):
-        for variable in layer.variables:
-            if variable.collection == "params":
-                path = (*layer.path, *variable.path)
-                is_as_before = parts.get(path, variable.active) == variable.active
-                parts[path] = variable.active if is_as_before else LeadingChannels()
+    for path, variable in variables_read(model, width):
+        if variable.collection == "params":
+            is_as_before = parts.get(path, variable.active) == variable.active
+            parts[path] = variable.active if is_as_before else LeadingChannels()
     return parts
 
 
 def parameter_roles(model: nn.Module) -> Any:
     """The role of every parameter, such as `kernel` or `scale`: a tree like `params` of strings."""
-    roles = jax.tree.map(lambda _: "", dict(abstract_variables(model)["params"]))
+    roles = dict.fromkeys(flatten_dict(abstract_variables(model)["params"]), "")
     for width in model.widths:
-        for layer in trace_layers(model, width):
-            for variable in layer.variables:
-                if variable.collection == "params":
-                    node = roles
-                    *above, last = (*layer.path, *variable.path)
-                    for key in above:
-                        node = node[key]
-                    node[last] = variable.role
-    return roles
+        for path, variable in variables_read(model, width):
+            if variable.collection == "params":
+                roles[path] = variable.role
+    return unflatten_dict(roles)
 
 
 def _selected(variables: Any, *read: tuple[Path, tuple[Variable, ...]]) -> Any:

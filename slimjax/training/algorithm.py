@@ -101,11 +101,11 @@ def add_width(
 
 def _added(task: Task, width: float, totals: Flat, gradients: Flat) -> Flat:
     """Totals plus the gradients of a width, written only where the width reads; elsewhere its gradients are zeros."""
-    parts = active_parts(task.model, width)
+    read = active_parts(task.model, width)
     added = {}
     for path, gradient in gradients.items():
-        part = parts.get(path, LeadingChannels())
-        added[path] = part.add(totals[path], part(gradient)) if path in totals else gradient
+        active = read.get(path, LeadingChannels())
+        added[path] = active.add(totals[path], active(gradient)) if path in totals else gradient
     return added
 
 

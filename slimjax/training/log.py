@@ -21,7 +21,7 @@ STEPS_AHEAD = 2
 
 @dataclass
 class TrainingLog:
-    """Collects the steps' metrics on the device and fetches them when a line is due: the loop never waits otherwise."""
+    """Collects the steps' metrics on the device; nothing is fetched from there until a line is due."""
 
     run: Run
     writer: MetricWriter
@@ -65,6 +65,7 @@ class TrainingLog:
         scalars = scalars_of("train", figures) | {
             "train/learning_rate": float(self.run.schedule(step - turn.start)),
             "train/gradient_norm": float(fetched[-1].gradient_norm),
+            "train/parameter_norm": float(fetched[-1].parameter_norm),
             "train/images_per_second": self.run.config.batch_size * len(self.pending) / seconds,
         }
         self.writer.write_scalars(done, scalars)

@@ -77,7 +77,7 @@ def _resized_columns(image: tf.Tensor, size: int) -> tf.Tensor:
     """What `tf.image.resize(image, [size, size], antialias=True)` gives, number for number, as columns.
 
     TensorFlow's operation adds up rows quickly and columns slowly. So this resizes rows alone, each with all its pixels
-    and colours as channels of one pixel, turns the image around, and does so again: a third of the time at 224 pixels.
+    and colours as channels of one pixel, turns the image around, and does so again.
 
     Args:
       image: [height, width, 3] uint8.

@@ -162,7 +162,7 @@ def iterate(batches_from: Callable[[int, bool], tf.data.Dataset], damage: Damage
 
 def _run(batches: tf.data.Dataset) -> Iterator[dict[str, Any]]:
     options = tf.data.Options()
-    # The images are processed in parallel, so an operation on one of them gains nothing from more threads.
+    # As `tensorflow_import` has it for all operations, unless TensorFlow was started before.
     options.threading.max_intra_op_parallelism = 1
     # The operations of small images wait for each other more than they compute: on two cores eight threads prepared
     # more digits a second than the shared pool's two (tried while it was written, and not recorded).
