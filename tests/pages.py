@@ -48,7 +48,18 @@ def commands_on(page: str) -> list[str]:
 
 def inline_code_on(page: str) -> list[str]:
     """What a page has as code within its text, tables included, each on one line."""
-    return [part.content for token in _parsed(page) for part in token.children or () if part.type == "code_inline"]
+    return [part.content for part in _parts_of(page) if part.type == "code_inline"]
+
+
+def texts_on(page: str) -> list[str]:
+    """What a page says outside of code, as it is shown: piece by piece, without its markup."""
+    return [part.content for part in _parts_of(page) if part.type == "text"]
+
+
+def images_on(page: str) -> list[Path]:
+    """The files that a page shows as images."""
+    sources = [str(part.attrs["src"]) for part in _parts_of(page) if part.type == "image"]
+    return [((ROOT / page).parent / source).resolve() for source in sources]
 
 
 def text_lines_of(page: str) -> list[tuple[int, str]]:
@@ -56,6 +67,12 @@ def text_lines_of(page: str) -> list[tuple[int, str]]:
     lines = (ROOT / page).read_text().splitlines()
     paragraphs = [range(*token.map) for token in _parsed(page) if token.type == "paragraph_open"]
     return [(number + 1, lines[number]) for paragraph in paragraphs for number in paragraph]
+
+
+def _parts_of(page: str) -> list[Token]:
+    """What the text of a page consists of, tables and the words of links and images included."""
+    within = [part for token in _parsed(page) for part in token.children or ()]
+    return within + [part for image in within for part in image.children or ()]
 
 
 def _parsed(page: str) -> list[Token]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from documented_commands import BROUGHT, COMMANDS, PYTHON_PRINTS, NotHere, Refused, Runs
-from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, inline_code_on, text_lines_of
+from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, images_on, inline_code_on, text_lines_of, texts_on
 
 import slimjax
 from slimjax.configuration import configuration_file, known_keys
@@ -39,6 +39,17 @@ def test_every_block_says_what_it_is(page):
 def test_lines_of_text_are_at_most_120_characters_long(page):
     long = {line: text for line, text in text_lines_of(page) if len(re.sub(r"\]\([^)]*\)", "", text)) > 120}
     assert not long
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_images_are_none_of_the_text(page):
+    """As one is whose words have a line that begins like that of a list: `1. `."""
+    assert not [text for text in texts_on(page) if "![" in text or "](" in text]
+
+
+def test_every_figure_is_shown():
+    figures = {ROOT / "docs" / "report.png", *(ROOT / "docs" / "figures").iterdir()}
+    assert figures <= {path for page in PAGES for path in images_on(page)}
 
 
 @pytest.mark.parametrize("page", PAGES)
