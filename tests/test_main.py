@@ -97,7 +97,9 @@ def test_ctrl_c_saves_and_exits_with_130(start_program, tmp_path):
 def test_a_terminal_gets_a_live_bar_with_figures(start_program, tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    process = start_program(f"--workdir={tmp_path}", *SMALL, "--config.num_train_steps=20", stderr=theirs)
+    drawn = {"TERM": "xterm-256color"}
+    steps = "--config.num_train_steps=20"
+    process = start_program(f"--workdir={tmp_path}", *SMALL, steps, stderr=theirs, environment=drawn)
     os.close(theirs)
     shown = b""
     # Reading a terminal whose other end has been closed fails.
@@ -111,7 +113,10 @@ def test_a_terminal_gets_a_live_bar_with_figures(start_program, tmp_path):
     assert "\x1b[" in text, "the bar is redrawn in place"
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     assert re.search(r"training .*20/20 .*\s+loss 0\.25: [\d.]+  1: [\d.]+ \| \d+ images/s", text)
+    assert re.search(r"compiling the train step +\S+ +0:00:\d\d", text)
+    assert re.search(r"compiling the train step: [\d.]+ s", text)
     assert " left: " not in text, "that is for where there is no terminal"
+    assert "compiling the train step ..." not in text
 
 
 def test_a_finished_run_says_so_and_evaluates(trained, run_program):

@@ -9,14 +9,29 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 from rich.text import Text
 
 from slimjax.tasks.task import Figures
 from slimjax.terminal import is_terminal
 
 Item = TypeVar("Item")
+
+
+class _What(ProgressColumn):
+    """What takes long, cut off where it would take the other columns' room."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many, of what is counted."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
 
 
 class _Bars(RichProgress):
@@ -38,13 +53,14 @@ class Progress:
         # rich would take a notebook's output for a terminal, or FORCE_COLOR for the wish to have one.
         self._console = Console(stderr=True, quiet=not enabled, highlight=False, force_terminal=is_terminal(sys.stderr))
         self._live = _Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _What(),
+            BarColumn(bar_width=24),
+            _Count(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=self._console,
             disable=not (enabled and self._console.is_terminal),
+            get_time=time.monotonic,
         )
 
     def __enter__(self) -> Self:
@@ -60,10 +76,19 @@ class Progress:
 
     @contextmanager
     def announced(self, what: str) -> Iterator[None]:
-        """Says that something longer begins and, when it is done, how long it took."""
+        """Says that something longer begins and, when it is done, how long it took.
+
+        On a terminal the first is a bar that moves, with the time that has passed, until the second takes its place.
+        """
         began = time.monotonic()
-        self.say(f"{what} ...")
-        yield
+        if not self._console.is_terminal:
+            self.say(f"{what} ...")
+        task = self._live.add_task(what, total=None, figures="")
+        try:
+            yield
+        finally:
+            self._live.remove_task(task)
+            self._live.refresh()
         self.say(f"{what}: {time.monotonic() - began:.1f} s")
 
     def track(self, items: Iterable[Item], what: str, total: int, figures: Callable[[], str] = str) -> Iterator[Item]:

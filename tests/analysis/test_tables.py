@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import os
-import re
 
 import pytest
+from terminals import Terminal
 
 from slimjax import create_model, profile_model
 from slimjax.analysis.figures_report import FiguresReport, as_csv, as_json
@@ -18,13 +18,6 @@ FIGURES = {
     0.5: {"loss": 0.5, "top1_error": 3.004, "top5_error": 0.0},
     1.0: {"loss": 0.25, "top1_error": 3.0, "top5_error": 0.001},
 }
-
-
-class Terminal(io.StringIO):
-    """What is printed to a person."""
-
-    def isatty(self):
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +54,7 @@ def test_the_best_of_each_figure_is_bold_on_a_terminal_alone(report):
 def test_a_narrow_terminal_cuts_no_figure(report, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     print_figures(report, file := Terminal())
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    shown = file.text()
     assert ("│" in shown) == (columns == 120)
     for width, *figures in zip(report.widths, FIGURES[0.5].values(), strict=False):
         assert f"{width.params:,}" in shown
@@ -80,12 +73,14 @@ def test_scripts_get_every_digit(report):
     assert [{name: row[name] for name in FIGURES[0.5]} for row in told["widths"]] == list(FIGURES.values())
 
 
-def test_a_notebook_is_no_terminal_although_it_has_one(monkeypatch, tmp_path):
+def test_where_nothing_is_drawn_anew_there_is_no_terminal(monkeypatch, tmp_path):
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as stream:
         assert is_terminal(stream)
-        monkeypatch.setenv("JPY_PARENT_PID", "1")
-        assert not is_terminal(stream)
+        for name, value in (("TERM", "dumb"), ("JPY_PARENT_PID", "1")):
+            with monkeypatch.context() as changed:
+                changed.setenv(name, value)
+                assert not is_terminal(stream)
     os.close(ours)
     with (tmp_path / "file").open("w") as file:
         assert not is_terminal(file)

@@ -1,6 +1,12 @@
-"""What is shown while something takes long, where there is no terminal: little, with the time that has passed."""
+"""What is shown while something takes long: what moves on a terminal, and little where there is none."""
+
+import contextlib
+import re
+import sys
+import time
 
 import pytest
+from terminals import Terminal
 
 from slimjax.training import progress
 from slimjax.training.progress import Progress
@@ -12,6 +18,48 @@ def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
+
+
+@pytest.fixture
+def wide_terminal(monkeypatch):
+    """A terminal of 80 columns, for a test to have stderr be it: pytest sets that anew after its fixtures."""
+    for name in ("FORCE_COLOR", "NO_COLOR", "JPY_PARENT_PID", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    return Terminal()
+
+
+def wait_until_shown(pattern, terminal):
+    deadline = time.perf_counter() + 20
+    while not re.search(pattern, terminal.text()):
+        assert time.perf_counter() < deadline, terminal.text()
+        time.sleep(0.01)
+
+
+def test_on_a_terminal_the_time_passes_until_the_seconds_are_known(clock, wide_terminal, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", wide_terminal)
+    long = f"compiling {'x' * 80}"
+    with Progress() as shown:
+        with shown.announced(long):
+            for now, told in ((1005.0, "0:00:05"), (4665.0, "1:01:05")):
+                clock[0] = now
+                wait_until_shown(f"compiling x+… .* {told}", wide_terminal)
+        with contextlib.suppress(KeyError), shown.announced("reading"):
+            wait_until_shown("reading .* 0:00:00", wide_terminal)
+            raise KeyError
+        shown.say("the end")
+    *frames, last = re.split("[\r\n]+", wide_terminal.text().strip())
+    assert last == "the end", "what has failed is not shown any more"
+    assert frames.count(f"{long}: 3665.0 s") == 1
+    assert max(len(frame) for frame in frames if frame != f"{long}: 3665.0 s") <= 80
+    assert not [frame for frame in frames if frame.endswith("...") or "?" in frame]
+
+
+def test_without_a_terminal_a_line_comes_at_both_ends(clock, capsys):
+    with Progress() as shown, shown.announced("compiling"):
+        clock[0] += 12
+    assert capsys.readouterr().err == "compiling ...\ncompiling: 12.0 s\n"
 
 
 def test_without_a_terminal_a_line_comes_now_and_then_and_at_the_end(clock, capsys):
