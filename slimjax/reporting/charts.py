@@ -75,6 +75,12 @@ def draw(
     return Picture(name, alt, caption, _for_page(svg.getvalue(), name), png.getvalue())
 
 
+def lay_out(figure: Figure) -> None:
+    """Fixes where everything is, for what is placed by that; `draw` leaves it so."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def add_legend(figure: Figure, axes: Axes, title: str | None = None, columns: int = 4) -> None:
     """A legend above the plot, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()

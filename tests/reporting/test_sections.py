@@ -14,6 +14,7 @@ from slimjax.reporting.metrics import read_curves
 from slimjax.reporting.page import render_page
 from slimjax.reporting.parts import DataTable, ImageRows, Pictures, Section, Text
 from slimjax.reporting.runs import check_comparable, names_of
+from slimjax.reporting.sections import costs
 from slimjax.reporting.sections.activations import activations_section
 from slimjax.reporting.sections.agreement import agreement, agreement_section
 from slimjax.reporting.sections.batch_norms import affine_parameters, sharing_of
@@ -150,13 +151,24 @@ def test_the_front_is_drawn_to_the_edge(measured, costs, errors):
     assert axes.get_xlim()[1] < 2.5 * max(costs)
 
 
-def test_points_that_meet_are_named_together(measured):
-    series = {"run": [(1.0, 9.0, 0.25), (1.05, 5.0, 0.5), (2.0, 5.0, 1.0)], "alone": [(1.02, 9.1, 0.5)]}
-    figure = Figure()
-    paint_costs(figure, series=series, label="cost", score=measured.run.score)
-    (axes,) = figure.axes
-    assert [text.get_text() for text in axes.texts] == ["0.25, 0.5", "1"]
-    assert axes.texts[0].xy == (1.02, 9.1)
+def test_a_curve_goes_from_width_to_width_whatever_they_cost(measured, monkeypatch):
+    """Individual networks are one curve, in whatever order they are given."""
+    drawn = {}
+    monkeypatch.setattr(costs, "draw", lambda name, paint, **_: drawn.update({name: paint.keywords["series"]}))
+    latencies = {width: Latency(ms, ms) for width, ms in zip(measured.widths, (5.0, 3.0, 4.0), strict=True)}
+    alone = [
+        dataclasses.replace(
+            measured,
+            run=dataclasses.replace(measured.run, model=measured.run.model.clone(widths=(width,)), name=str(width)),
+            outcomes={width: measured.outcomes[width]},
+            latencies={width: Latency(1.0, 1.0)},
+        )
+        for width in (1.0, 0.25)
+    ]
+    costs_section([dataclasses.replace(measured, latencies=latencies), *alone], MACHINE)
+    slimmable, individual = drawn["error_over_latency"].values()
+    assert [(ms, width) for ms, _, width in slimmable] == [(5.0, 0.25), (3.0, 0.5), (4.0, 1.0)]
+    assert [width for *_, width in individual] == [0.25, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,19 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slimjax.analysis.plot_style import scale_cost_axis, series_style
-from slimjax.reporting.charts import FAINT, add_legend, compress_errors, draw
+from slimjax.reporting.charts import FAINT, add_legend, compress_errors, draw, lay_out
 from slimjax.reporting.parts import DataTable, Part, Pictures, Section, Text
+from slimjax.reporting.point_names import Point, name_points
 from slimjax.reporting.runs import Measured, Score, figure_name, slug, width_text
-
-Point = tuple[float, float, float]
-"""Cost, score and width."""
 
 _COMPRESSED_FROM = 8
 """Ratio of the highest to the lowest error."""
-
-_NAME_SIZE = (0.08, 0.07)
-"""Of a width's name, in parts of a plot's width and height."""
 
 
 def costs_section(measured: Sequence[Measured], machine: Mapping[str, Any]) -> Section:
@@ -87,12 +80,15 @@ def _introduction(measured: Sequence[Measured], timed: bool, machine: Mapping[st
 
 
 def _series(measured: Sequence[Measured], cost: Callable[[Measured, float], float]) -> dict[str, list[Point]]:
-    """Points by the name of their curve: a slimmable run has one, individual networks of a model share one."""
+    """Points by the name of their curve, by width; a slimmable run has one, individual networks of a model share one.
+
+    Measured latencies need not ascend with the width.
+    """
     series: dict[str, list[Point]] = {}
     for of_run in measured:
         for width in of_run.widths:
             series.setdefault(of_run.series, []).append((cost(of_run, width), of_run.score_at(width), width))
-    return {name: sorted(points) for name, points in series.items()}
+    return {name: sorted(points, key=lambda point: (point[2], point[0])) for name, points in series.items()}
 
 
 def paint_costs(figure: Figure, series: Mapping[str, Sequence[Point]], label: str, score: Score) -> None:
@@ -100,7 +96,7 @@ def paint_costs(figure: Figure, series: Mapping[str, Sequence[Point]], label: st
 
     Args:
       figure: to paint on.
-      series: points by name, ascending in their cost.
+      series: points by name, in the order in which a line joins them.
       label: of the costs.
       score: what the points are worth.
     """
@@ -111,11 +107,15 @@ def paint_costs(figure: Figure, series: Mapping[str, Sequence[Point]], label: st
         axes.plot(costs, values, linewidth=1.4, markersize=6, label=name, **series_style(index))
     axes.margins(x=0.1)
     scale_cost_axis(axes, [cost for cost, _, _ in points], label)
+    if axes.get_xscale() == "linear":
+        # Room for the names of the last points.
+        axes.set_xlim(right=1.25 * max(cost for cost, _, _ in points))
     _scale_values(axes, [value for _, value, _ in points], may_compress=not score.larger_is_better)
     axes.set_ylabel(f"{score.name}, %")
     _draw_front(axes, pareto_front(points, score.larger_is_better))
-    _name_widths(axes, points)
     add_legend(figure, axes, columns=2)
+    lay_out(figure)
+    name_points(axes, points)
 
 
 def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
@@ -134,35 +134,6 @@ def _scale_values(axes: Axes, values: Sequence[float], may_compress: bool) -> No
     else:
         margin = max(0.15 * (highest - lowest), 0.05)
         axes.set_ylim(max(0, lowest - margin), highest + 1.6 * margin)
-
-
-def _name_widths(axes: Axes, points: Sequence[Point]) -> None:
-    """Names each width once, at its highest point, on the side where no curve rises; of points that meet, together."""
-    named = sorted(
-        {width: max((p for p in points if p[2] == width), key=itemgetter(1)) for *_, width in points}.values()
-    )
-    groups = [named[:1]]
-    for point in named[1:]:
-        if _meet(axes, groups[-1][-1], point):
-            groups[-1].append(point)
-        else:
-            groups.append([point])
-    for group, following in zip(groups, [*groups[1:], [(0.0, 0.0, 0.0)]], strict=True):
-        rises = following[0][1] > group[-1][1]
-        axes.annotate(
-            ", ".join(width_text(width) for *_, width in group),
-            (group[0 if rises else -1][0], max(value for _, value, _ in group)),
-            xytext=(-4 if rises else 4, 5),
-            textcoords="offset points",
-            ha="right" if rises else "left",
-            fontsize="small",
-        )
-
-
-def _meet(axes: Axes, one: Point, other: Point) -> bool:
-    """Whether names at both points would lie on each other."""
-    places = axes.transAxes.inverted().transform(axes.transData.transform([one[:2], other[:2]]))
-    return bool(np.all(np.abs(places[0] - places[1]) < _NAME_SIZE))
 
 
 def _keys(measured: Measured) -> Collection[str]:
