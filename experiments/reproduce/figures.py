@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cells import EIGHT_SWITCHES, FAMILIES, INCREMENTAL, NAIVE, SHARED_AFFINE, SLIMMABLE, individual
@@ -12,44 +12,64 @@ from matplotlib.figure import Figure
 
 from slimjax.analysis.plot_style import COLOURS, MARKERS, series_style
 
-Series = tuple[str, list[tuple[float, Spread]]]
-"""A label, and for every width its errors."""
+_INDIVIDUAL = "individual"
+_METHODS = (SLIMMABLE, _INDIVIDUAL, EIGHT_SWITCHES, INCREMENTAL, SHARED_AFFINE)
+"""What is drawn over widths; each has the colour and marker of its place here in every picture."""
+
+_DASHED: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
+"""What is told apart from its like in the same colour; hollow too, since so short dashes are hard to see."""
 
 _APART = 0.012
 """How far points of the same width and neighbouring series are drawn from each other."""
 
 
+class Series(NamedTuple):
+    """The errors of a method over widths.
+
+    Attributes:
+      label: of its line.
+      method: one of _METHODS.
+      points: widths and errors.
+      is_dashed: whether it is told apart from another line of its method.
+    """
+
+    label: str
+    method: str
+    points: list[tuple[float, Spread]]
+    is_dashed: bool = False
+
+
+class Picture(NamedTuple):
+    """A picture, and what has to be there for it.
+
+    Attributes:
+      draw: makes it.
+      method: that is set against the slimmable networks.
+      families: of which one at least has to have runs of both.
+    """
+
+    draw: Callable[[Errors], Figure]
+    method: str
+    families: Sequence[str] = (V1,)
+
+    def can_be_drawn(self, errors: Errors) -> bool:
+        """Whether there are results for it."""
+        methods = (SLIMMABLE, self.method)
+        return any(all(errors.of_runs(family, method) for method in methods) for family in self.families)
+
+
 def plot_all(errors: Errors, folder: Path) -> list[str]:
     """Draws what there are results for into a folder that exists; returns the names of the files, without `.png`."""
-    draw: dict[str, Callable[[], Figure]] = {
-        "figure2": lambda: plot_curves(errors, V1),
-        "table3": lambda: plot_table_3(errors),
-        "table4": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES), "4 switches")),
-        "affine": lambda: plot_widths(affine_series(errors, V1)),
-        "incremental": lambda: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")),
-    }
     names = drawable(errors)
     for name in names:
         # Without the version, by which a picture of the same numbers would differ.
-        draw[name]().savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        _PICTURES[name].draw(errors).savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
     return names
 
 
 def drawable(errors: Errors) -> list[str]:
     """Names of the pictures for which there are results."""
-    needed = {
-        "figure2": NAIVE,
-        "table3": SLIMMABLE,
-        "table4": EIGHT_SWITCHES,
-        "affine": SHARED_AFFINE,
-        "incremental": INCREMENTAL,
-    }
-    families = dict.fromkeys(needed, (V1,)) | {"table3": tuple(FAMILIES)}
-    return [
-        name
-        for name, method in needed.items()
-        if any(errors.of_runs(family, SLIMMABLE) and errors.of_runs(family, method) for family in families[name])
-    ]
+    return [name for name, picture in _PICTURES.items() if picture.can_be_drawn(errors)]
 
 
 def series_of(errors: Errors, family: str, methods: Sequence[str], slimmable: str = "slimmable") -> list[Series]:
@@ -65,16 +85,21 @@ def series_of(errors: Errors, family: str, methods: Sequence[str], slimmable: st
     widths = FAMILIES[family].widths
     alone = [(width, errors.at(family, individual(width), width)) for width in widths]
     return [
-        *((labels[m], [(w, errors.at(family, m, w)) for w in errors.widths(family, m)]) for m in methods),
-        ("individual", [point for point in alone if point[1].values]),
+        *(Series(labels[m], m, [(w, errors.at(family, m, w)) for w in errors.widths(family, m)]) for m in methods),
+        Series("individual", _INDIVIDUAL, [point for point in alone if point[1].values]),
     ]
 
 
 def affine_series(errors: Errors, family: str) -> list[Series]:
-    """Private and shared scale and bias, with running and with calibrated statistics."""
+    """Private and shared scale and bias, with running and, dashed, with calibrated statistics."""
     return [
-        (f"{label}, {statistics} statistics", [(w, errors.at(family, m, w, key)) for w in errors.widths(family, m)])
-        for m, label in ((SLIMMABLE, "private"), (SHARED_AFFINE, "shared"))
+        Series(
+            f"{label}, {statistics} statistics",
+            method,
+            [(width, errors.at(family, method, width, key)) for width in errors.widths(family, method)],
+            is_dashed=key == "calibrated",
+        )
+        for method, label in ((SLIMMABLE, "private"), (SHARED_AFFINE, "shared"))
         for key, statistics in (("figures", "running"), ("calibrated", "calibrated"))
     ]
 
@@ -103,16 +128,17 @@ def plot_widths(series: Sequence[Series]) -> Figure:
 
 
 def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
-    for number, (label, points) in enumerate(series):
-        if points:
-            widths, spreads = zip(*points, strict=True)
+    for number, of_series in enumerate(series):
+        if of_series.points:
+            widths, spreads = zip(*of_series.points, strict=True)
             # Beside each other, so that one's deviations do not hide another's.
             places = [width + _APART * (number - (len(series) - 1) / 2) for width in widths]
             means = [spread.mean for spread in spreads]
             deviations = [spread.deviation or 0.0 for spread in spreads]
-            style = series_style(number)
+            style = series_style(_METHODS.index(of_series.method)) | (_DASHED if of_series.is_dashed else {})
+            label = of_series.label
             axes.errorbar(places, means, deviations, label=label, capsize=3, linewidth=1.4, markersize=5, **style)
-    axes.set_xticks([width for width, _ in max((points for _, points in series), key=len)])
+    axes.set_xticks([width for width, _ in max((of_series.points for of_series in series), key=len)])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("width")
     axes.grid(visible=True, alpha=0.25)
@@ -123,15 +149,13 @@ def plot_curves(errors: Errors, family: str) -> Figure:
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, split, title in zip(panels, ("train", "eval"), ("training", "validation"), strict=True):
-        for method, line in ((SLIMMABLE, "-"), (NAIVE, "--")):
+        for method, line in ((SLIMMABLE, {}), (NAIVE, _DASHED)):
             for number, width in enumerate(FAMILIES[family].widths):
                 epochs, values = _curve(errors, family, method, split, width)
                 label = f"{'switchable' if method == SLIMMABLE else 'naive'}, {width:g}"
-                style: dict[str, Any] = {"color": COLOURS[number], "linestyle": line, "linewidth": 1.4}
+                style: dict[str, Any] = {"color": COLOURS[number], "linewidth": 1.4, **line}
                 if split == "eval":
-                    # Hollow ones are naive: so short dashes are hard to see.
-                    hollow = {} if method == SLIMMABLE else {"markerfacecolor": "white"}
-                    style |= {"marker": MARKERS[number], "markersize": 6, **hollow}
+                    style |= {"marker": MARKERS[number], "markersize": 6}
                 axes.plot(epochs, values.mean(0), label=label, **style)
                 axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[number], alpha=0.15, linewidth=0)
         axes.set_title(f"{title} error", fontsize="medium")
@@ -147,3 +171,17 @@ def _curve(errors: Errors, family: str, method: str, split: str, width: float) -
     """Epochs, and of every seed the errors there [seeds, points], %."""
     curves = [result["curves"][split] for result in errors.of_runs(family, method)]
     return [point["epoch"] for point in curves[0]], np.array([[p[ERROR][f"{width:g}"] for p in c] for c in curves])
+
+
+_PICTURES = {
+    "figure2": Picture(lambda errors: plot_curves(errors, V1), NAIVE),
+    "table3": Picture(plot_table_3, SLIMMABLE, tuple(FAMILIES)),
+    "table4": Picture(
+        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES), "4 switches")), EIGHT_SWITCHES
+    ),
+    "affine": Picture(lambda errors: plot_widths(affine_series(errors, V1)), SHARED_AFFINE),
+    "incremental": Picture(
+        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")), INCREMENTAL
+    ),
+}
+"""By the names of their files."""

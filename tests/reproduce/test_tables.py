@@ -3,10 +3,14 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "reproduce" / "results"
+COMMITTED = sorted(RESULTS.glob("*.jsonl"))
+assert COMMITTED, "tests of nothing would be skipped"
 PAGE = ROOT / "docs" / "reproducing.md"
 
 
@@ -202,6 +206,29 @@ def drawn_over_widths(figure):
     }
 
 
+def test_a_method_has_one_colour_and_marker_in_all_pictures_and_no_other_has_them(reproduce, make_result):
+    comparisons, figures = map(reproduce, ("comparisons", "figures"))
+    methods = ("slimmable", "slimmable_8", "incremental", "shared_affine", "individual=0.25")
+    errors = comparisons.Errors([make_result(m, 0, {"0.25": 9.0}, calibrated={"0.25": 8.0}) for m in methods])
+    table_4, incremental = (figures.series_of(errors, "mobilenet_v1", ("slimmable", m)) for m in methods[1:3])
+    affine = figures.affine_series(errors, "mobilenet_v1")
+    drawn = [
+        *styles_of(figures.plot_table_3(errors), ("slimmable", "individual")),
+        *styles_of(figures.plot_widths(table_4), ("slimmable", "slimmable_8", "individual")),
+        *styles_of(figures.plot_widths(incremental), ("slimmable", "incremental", "individual")),
+        *styles_of(figures.plot_widths(affine), ("slimmable", "slimmable", "shared_affine", "shared_affine")),
+    ]
+    assert len({method for method, _ in drawn}) == len(set(drawn)) == len({style for _, style in drawn}) == 5
+    dashes = [bars.lines[0].get_linestyle() for bars in figures.plot_widths(affine).axes[0].containers]
+    assert dashes == ["-", "--", "-", "--"], "calibrated statistics"
+
+
+def styles_of(figure, methods):
+    """Methods with the colours and markers that they are drawn in, in their order."""
+    lines = [bars.lines[0] for bars in figure.axes[0].containers]
+    return [(method, (line.get_color(), line.get_marker())) for method, line in zip(methods, lines, strict=True)]
+
+
 def test_the_curves_of_figure_2_are_means_between_the_smallest_and_the_largest(reproduce, made):
     comparisons, figures = map(reproduce, ("comparisons", "figures"))
     for result in made:
@@ -236,15 +263,55 @@ def test_a_table_of_another_family_has_its_picture(reproduce, made):
     assert figures.drawable(comparisons.Errors(of_resnet)) == ["table3"]
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_tables_are_those_of_the_committed_results(reproduce, raw_results, path):
     comparisons, figures, report_text = map(reproduce, ("comparisons", "figures", "report_text"))
     results = raw_results.read_results(path)
     pictures = figures.drawable(comparisons.Errors(results))
-    folder = path.with_suffix("")
-    assert (folder / "tables.md").read_text() == report_text.report(results, pictures, "") + "\n"
-    assert {f"{name}.png" for name in pictures} == {picture.name for picture in folder.glob("*.png")}
+    assert (path.with_suffix("") / "tables.md").read_text() == report_text.report(results, pictures, "") + "\n"
     text = PAGE.read_text()
     assert f"<!-- tables of {path.stem}: begin -->" in text
     of_page = report_text.report(results, pictures, f"../experiments/reproduce/results/{path.stem}/")
     assert report_text.with_tables(text, path.stem, of_page) == text
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_pictures_are_those_of_the_committed_results(reproduce, raw_results, path, tmp_path):
+    """Pixel by pixel: the lock has one version of what draws, which brings its own letters."""
+    comparisons, figures = map(reproduce, ("comparisons", "figures"))
+    names = figures.plot_all(comparisons.Errors(raw_results.read_results(path)), tmp_path)
+    assert {f"{name}.png" for name in names} == {picture.name for picture in path.with_suffix("").glob("*.png")}
+    differing = [
+        name
+        for name in names
+        if not np.array_equal(*(pixels_of(folder / f"{name}.png") for folder in (tmp_path, path.with_suffix(""))))
+    ]
+    assert not differing, f"python experiments/reproduce/make_tables.py --results={path.relative_to(ROOT)}"
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def grid_of(cells, path):
+    """The whole grid of a file of results, its data set and its scale."""
+    dataset, _, scale = path.stem.rpartition("_")
+    return cells.grid(cells.EXPERIMENTS, cells.SCALES[scale].seeds), dataset, scale
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_results_have_the_configurations_that_the_grid_has_today(cells, raw_results, path):
+    grid, dataset, scale = grid_of(cells, path)
+    # Refuses what has another configuration.
+    found = raw_results.finished(path, grid, dataset, scale)
+    names = [result["cell"] for result in raw_results.read_results(path)]
+    assert sorted(cell.name for cell in found) == sorted(names), "each of the grid, and once"
+    assert {(result["dataset"], result["scale"]) for result in found.values()} == {(dataset, scale)}
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_results_are_of_the_whole_grid(cells, raw_results, path):
+    grid, *where = grid_of(cells, path)
+    found = raw_results.finished(path, grid, *where)
+    assert [cell.name for cell in grid if cell not in found] == []
