@@ -11,11 +11,13 @@ import matplotlib
 import numpy as np
 from flax.traverse_util import flatten_dict
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from slimjax import create_model, profile_model
+from slimjax.analysis import plot_style
 from slimjax.models import SlimmableNetwork
 from slimjax.nn.tracing import active_masks
 
@@ -23,10 +25,10 @@ FIGURES = Path(__file__).parent / "figures"
 INCHES = 5.2
 """Of a figure's width, so that its letters can be read on a phone."""
 
-# Of Okabe and Ito (2008), told apart by colour-blind people; darkest first, so that grey prints keep their order.
-COLOURS = ("#003f5c", "#0072b2", "#56b4e9", "#b8dcf0")
-LINES = ("#000000", "#d55e00", "#0072b2", "#009e73")
-MARKERS = "osD^"
+# Of the first colour of all plots, from dark to light, so that grey prints keep the order of the widths.
+SHADES = LinearSegmentedColormap.from_list("shades", ["#04243d", plot_style.COLOURS[0], "#cfe3f2"])(
+    np.linspace(0, 1, 4)
+)
 
 
 class Block(NamedTuple):
@@ -95,10 +97,10 @@ def layers_figure() -> Figure:
     figure = Figure(figsize=(INCHES, 6), layout="constrained")
     channels, macs = figure.subplots(2, sharex=True)
     model = mobilenet_v2()
-    for width, colour, marker in zip(model.widths, LINES, MARKERS, strict=True):
+    for index, width in enumerate(model.widths):
         blocks = blocks_at(model, width)
         total = sum(block.macs for block in blocks) / 1e6
-        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        style = {**plot_style.series_style(index), "markersize": 4, "linewidth": 1}
         features = [block.features for block in blocks[:-1]]
         channels.plot(range(len(features)), features, label=f"width {width:g}", **style)
         label = f"width {width:g}: {total:.1f} M in all"
@@ -129,8 +131,7 @@ def save(figure: Figure, path: Path) -> None:
 def _draw_kernel(axes: Axes, model: SlimmableNetwork, path: str, title: str) -> None:
     readers = narrowest_readers(model, *path.split("/"))
     in_features, features = readers.shape
-    image = np.array([matplotlib.colors.to_rgb(colour) for colour in COLOURS])[readers]
-    axes.imshow(image, extent=(0, features, in_features, 0), aspect="auto", interpolation="none")
+    axes.imshow(SHADES[readers], extent=(0, features, in_features, 0), aspect="auto", interpolation="none")
     axes.set_title(title, fontsize="small")
     axes.set_ylabel("inputs", fontsize="small")
     axes.tick_params(labelsize="x-small")
@@ -151,7 +152,7 @@ def _draw_batch_norms(axes: Axes, model: SlimmableNetwork, path: tuple[str, ...]
         if key[: len(path)] == path and key[-1] == "scale" and mask.any()
     }
     rows = range(len(model.widths))
-    axes.barh(rows, [scales[f"switch_{row}"] for row in rows], color=COLOURS, height=0.7)
+    axes.barh(rows, [scales[f"switch_{row}"] for row in rows], color=SHADES, height=0.7)
     axes.set_yticks(rows, [f"{width:g}" for width in model.widths], fontsize="x-small")
     axes.invert_yaxis()
     axes.set_xlim(0, max(scales.values()))
@@ -165,7 +166,7 @@ def _patches(model: SlimmableNetwork) -> list[Patch]:
     """A legend's entry for every width."""
     *narrower, widest = model.widths
     labels = [*(f"{width:g} and wider" for width in narrower), f"{widest:g}"]
-    return [Patch(facecolor=colour, label=label) for colour, label in zip(COLOURS, labels, strict=False)]
+    return [Patch(facecolor=colour, label=label) for colour, label in zip(SHADES, labels, strict=False)]
 
 
 def main(folder: Path) -> None:
