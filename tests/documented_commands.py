@@ -1,4 +1,4 @@
-"""Every command of README and docs, and how it is tried here: `test_documentation.py` wants each in this table.
+"""Every command of README and docs, and how it is tried: `test_documentation.py` wants each in one of two tables.
 
 A page is followed from top to bottom in a copy of the repository that has the digits' run in runs/digits. A command is
 run as the page has it, and behind it what is appended here, which makes it small enough for two cores. Where a flag, or
@@ -58,6 +58,19 @@ class NotHere:
     """
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Is run by something else of this repository.
+
+    Attributes:
+      file: that runs it.
+      runs: how that calls what is run.
+    """
+
+    file: str
+    runs: str
 
 
 STEPS = (
@@ -264,6 +277,33 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
             makes=f"{RECORDED}/tables.md"
         ),
     },
+}
+
+SUITE = NotHere("is a suite like the one that this is part of")
+PACKAGES = NotHere("fetches packages")
+
+# Commands within the text. What a page has in a block too, if with arguments or on another page, is not repeated.
+INLINE: dict[str, Elsewhere | NotHere] = {
+    "make test-slow": SUITE,
+    "make test-torch": SUITE,
+    "make test-browser": SUITE,
+    "make nightly": SUITE,
+    "make lint": Elsewhere(".ci/run", "make lint"),
+    "make docs": Elsewhere(".ci/run", "make docs"),
+    "make notebooks": Elsewhere("tests/test_notebooks.py", "execute.py"),
+    "make bench": Elsewhere("tests/test_benchmarks.py", "train_step.py"),
+    "make lock": NotHere("asks the package index for the newest versions"),
+    "python experiments/benchmarks/latency.py": Elsewhere("tests/test_benchmarks.py", "latency.py"),
+    "python docs/draw_report.py comparison": Elsewhere("tests/reporting/test_browser.py", "draw_report.py"),
+    ".venv/bin/pip install -e '.[tpu]'": PACKAGES,
+    ".venv/bin/pip install -e '.[torch]'": PACKAGES,
+    ".venv/bin/pip install -e '.[detection]'": PACKAGES,
+    "pip install -e '.[cuda]'": PACKAGES,
+    "pip install -e '.[tpu]'": PACKAGES,
+    "pip install 'slimjax[onnx,litert,savedmodel]'": PACKAGES,
+    "pip install 'slimjax[torch]'": PACKAGES,
+    "apt-get install chromium": PACKAGES,
+    "apt-get install dataset-fashion-mnist": PACKAGES,
 }
 
 # Patterns of what the Python blocks of a page print, where no text block behind them has it word for word.

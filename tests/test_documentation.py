@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from documented_commands import BROUGHT, COMMANDS, PYTHON_PRINTS, NotHere, Refused, Runs
+from documented_commands import BROUGHT, COMMANDS, INLINE, PYTHON_PRINTS, Elsewhere, NotHere, Refused, Runs
 from pages import PAGES, ROOT, blocks_of, commands_of, commands_on, images_on, inline_code_on, text_lines_of, texts_on
 
 import slimjax
@@ -23,7 +23,7 @@ DEFINED_FLAG = re.compile(r'(?:flags\.DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+
 GIVEN_FLAG = re.compile(r"(?<!\S)--(?:no)?(\w+)")
 PROGRAM = re.compile(r"python (?:-m (slimjax\.\w+)|([\w/]+\.py))([^&|;]*)")
 # Inline code that is a command; what begins with -- is the rest of one.
-INLINE_COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python|pip) .*|make .*|--.*")
+INLINE_COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python|pip) .*|make .*|apt-get .*|--.*")
 SHARED_FLAGS = {"cli.define_format(": ["format", "output"], "cli.define_quiet(": ["quiet"]}
 COPIED = ["configs", "docs", "experiments", "Makefile", "README.md", "pyproject.toml", "requirements.lock", "setup.cfg"]
 CODE = ["configs", "docs", "experiments", "slimjax", "tests"]
@@ -56,6 +56,26 @@ def test_every_figure_is_shown():
 def test_every_command_is_in_the_table(page):
     told, tried = commands_on(page), list(COMMANDS.get(page, {}))
     assert told == tried, f"make tests/documented_commands.py say how each command of {page} is tried, in its order"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_in_the_text_is_in_a_table(page):
+    """A program that is named without its arguments is in some block with them."""
+    tried = [f"{command} " for commands in COMMANDS.values() for command in commands]
+    for command in inline_commands_on(page):
+        assert command in INLINE or any(other.startswith(f"{command} ") for other in tried), command
+
+
+def test_commands_that_are_run_elsewhere_are_told_and_are_run_there():
+    assert INLINE.keys() <= {command for page in PAGES for command in inline_commands_on(page)}
+    for how in INLINE.values():
+        assert not isinstance(how, Elsewhere) or how.runs in (ROOT / how.file).read_text(), how
+
+
+def inline_commands_on(page):
+    """Whole commands within a page's text."""
+    codes = [code for code in inline_code_on(page) if INLINE_COMMAND.fullmatch(code)]
+    return [code for code in codes if not code.startswith("--")]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +212,19 @@ def test_text_and_plots_stand_out_from_the_paper(opened, of_one_run, scheme):
     assert contrast("faint") >= 3
     assert min(contrast("ink", strongest_cell(f"series-{COLOURS.index(of)}")) for of in (MORE, LESS)) >= 4.5
     assert min(contrast(name, colour("raised")) for name in ("ink", "soft")) >= 4.5
+
+
+def test_the_picture_of_the_pages_is_drawn_by_its_command(of_two_runs, tmp_path):
+    """By a copy, since it is written beside the script."""
+    script = shutil.copy2(SCREENSHOTS.parents[1] / "docs" / "draw_report.py", tmp_path)
+    command = [sys.executable, script, of_two_runs.parent, chromium()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "report.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] == 1100
+    # Two sections, the first of which has plots: of each curve's colour there is something in the upper half.
+    assert pixels.shape[0] > 1000
+    for colour in COLOURS[:2]:
+        of_curve = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (pixels[: len(pixels) // 2] == of_curve).all(-1).sum() > 100
