@@ -88,7 +88,7 @@ def test_images_are_whole_grey_levels() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 16])
-@pytest.mark.parametrize(("value", "level"), [(-0.4, 0), (255.4, 255), (256.0, 255)])
+@pytest.mark.parametrize(("value", "level"), [(-1.4, 0), (-0.4, 0), (255.4, 255), (256.0, 255)])
 def test_what_is_slightly_out_of_range_is_clipped(size: int, value: float, level: int) -> None:
     """In few values as in many: TensorFlow's cast clips those that it takes together, and wraps what is left over."""
     image = augmentation.to_image(tf.fill([size, 3, size], value)).numpy()
