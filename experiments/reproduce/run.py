@@ -6,14 +6,18 @@ python experiments/reproduce/run.py --scale=full --dataset=cifar10              
 python experiments/reproduce/run.py --scale=tiny --dataset=digits                 to see that it works
 
 Finished runs are skipped, an interrupted one goes on from its last checkpoint. Each leaves a line in
-runs/reproduce/DATASET_SCALE.jsonl; make_tables.py --results=FILE makes tables and figures of them.
+runs/reproduce/DATASET_SCALE.jsonl. At the end their errors are printed; make_tables.py --results=FILE makes tables and
+figures of all that is in there.
 """
 
+import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 from cells import EXPERIMENTS, SCALES, Cell, config_of, grid
+from comparisons import Errors
 from raw_results import Result, add_result, finished, given_path, remaining_seconds, results_path
 
 from slimjax import cli
@@ -55,6 +59,7 @@ def main() -> int:
             return code
     if held:
         held.close()
+    _print_errors({cell: done[cell] for cell in cells})
     print(f"all {len(cells)} runs are finished: {path}")
     print(f"tables and figures: python experiments/reproduce/make_tables.py --results={path}")
     return 0
@@ -90,6 +95,19 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
         figures = {float(width): of for width, of in result["figures"].items()}
         progress.say(f"{place}: {result['seconds']:.0f} s, {figures_line(figures, 'top1_error', '%')}")
     return None
+
+
+def _print_errors(results: Mapping[Cell, Result]) -> None:
+    """A table for each family: the methods' errors by width, means over the seeds; individual networks are one row."""
+    from slimjax.analysis.tables import errors_table, print_table
+
+    errors = Errors(results.values())
+    for family in dict.fromkeys(cell.family for cell in results):
+        rows: dict[str, dict[float, float]] = {}
+        for method in dict.fromkeys(cell.method for cell in results if cell.family == family):
+            row = rows.setdefault(re.sub(r"=[\d.]+", "", method), {})
+            row.update({width: errors.at(family, method, width).mean for width in errors.widths(family, method)})
+        print_table(errors_table(f"{family}: top-1 error by width, %, means over seeds", rows))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
     headers = ("back end", "program", "batch", "width", "MACs", *(name.replace("_", " ") for name in names))
     table = _table(*headers, "ms", "p95 ms", "images/s", left=2)
     fastest = _fastest(report.timings)
-    for timing in report.timings:
+    columns = _figure_columns(names, [report.width_of(timing).figures for timing in report.timings])
+    for timing, *figures in zip(report.timings, *columns, strict=True):
         entry, latency = report.width_of(timing), timing.latency
         table.add_row(
             timing.backend,
@@ -62,7 +63,7 @@ def print_benchmark(report: BenchmarkReport, file: TextIO) -> None:
             f"{timing.batch_size}",
             f"{timing.width:g}",
             _millions(entry.macs),
-            *(f"{entry.figures[name]:.2f}" for name in names),
+            *figures,
             Text(f"{latency.median_ms:,.2f}", "bold" if timing in fastest else ""),
             f"{latency.p95_ms:,.2f}",
             f"{timing.images_per_second:,.0f}",
@@ -136,10 +137,27 @@ def figures_table(widths: Sequence[WidthProfile] | Sequence[WidthEntry], figures
     """Counts and figures of every width, the best of each figure in bold."""
     names = list(figures[0])
     table = _table("width", "parameters", "MACs", *(name.replace("_", " ") for name in names))
-    columns = [_best_in_bold([row[name] for row in figures], larger_is_better(name)) for name in names]
-    for row, *cells in zip(widths, *columns, strict=True):
+    for row, *cells in zip(widths, *_figure_columns(names, figures), strict=True):
         table.add_row(f"{row.width:g}", f"{row.params:,}", _millions(row.macs), *cells)
     return table
+
+
+def errors_table(title: str, errors: Mapping[str, Mapping[float, float]]) -> Table:
+    """Errors by name and width, which need not have them all: a row for every name, the best of each width in bold."""
+    widths = sorted({width for of_name in errors.values() for width in of_name})
+    table = _table("", *(f"{width:g}" for width in widths), left=1, title=title)
+    columns = []
+    for width in widths:
+        of_width = {name: of_name[width] for name, of_name in errors.items() if width in of_name}
+        columns.append(dict(zip(of_width, _best_in_bold(list(of_width.values())), strict=True)))
+    for name in errors:
+        table.add_row(name, *(column.get(name, "-") for column in columns))
+    return table
+
+
+def _figure_columns(names: Sequence[str], figures: Sequence[Figures]) -> list[list[Text]]:
+    """Figures by name and row, the best of each in bold."""
+    return [_best_in_bold([row[name] for row in figures], larger_is_better(name)) for name in names]
 
 
 def _best_in_bold(values: Sequence[float], best_is_largest: bool = False) -> list[Text]:
@@ -153,14 +171,16 @@ def _best_in_bold(values: Sequence[float], best_is_largest: bool = False) -> lis
 def _profile_table(report: ProfileReport) -> Table:
     headers = ("width", "parameters", "MACs", "activations", "largest\nlayer", *_latency_headers(report.latencies))
     table = _table(*headers)
-    for row in report.widths:
+    milliseconds = [_milliseconds(report.latencies_at(row.width)) for row in report.widths]
+    columns = [_best_in_bold(of_widths) for of_widths in zip(*milliseconds, strict=True)]
+    for row, *cells in zip(report.widths, *columns, strict=True):
         table.add_row(
             f"{row.width:g}",
             f"{row.params:,}",
             _millions(row.macs),
             _megabytes(row.activation_bytes),
             _megabytes(row.largest_layer_bytes),
-            *_latency_cells(report.latencies_at(row.width)),
+            *cells,
         )
     return table
 
@@ -178,7 +198,7 @@ def _layer_tables(report: ProfileReport) -> Iterator[Table]:
                 f"{layer.params:,}",
                 f"{layer.macs:,}",
                 _kilobytes(layer.activation_bytes),
-                *_latency_cells(report.layer_latencies_at(row.width, index)),
+                *(f"{ms:,.2f}" for ms in _milliseconds(report.layer_latencies_at(row.width, index))),
             )
         yield table
 
@@ -275,5 +295,5 @@ def _latency_headers(batch_sizes: Iterable[int]) -> list[str]:
     return [f"batch {size}\n{unit}" for size in batch_sizes for unit in ("ms", "p95 ms")]
 
 
-def _latency_cells(latencies: Mapping[int, Latency]) -> list[str]:
-    return [f"{ms:,.2f}" for of in latencies.values() for ms in (of.median_ms, of.p95_ms)]
+def _milliseconds(latencies: Mapping[int, Latency]) -> list[float]:
+    return [ms for of in latencies.values() for ms in (of.median_ms, of.p95_ms)]

@@ -70,6 +70,23 @@ def test_tables_and_figures_are_made_by_one_command(run_script, made, raw_result
     assert "has no place for the tables; write the lines `<!-- tables of digits_tiny: begin -->` and" in err
 
 
+def test_the_errors_of_a_finished_grid_are_printed(run_script, made, make_result, raw_results, tmp_path):
+    path = tmp_path / "digits_tiny.jsonl"
+    for result in [*made, make_result("naive", 1, {"0.25": 90.0, "0.5": 70.0, "0.75": 61.0, "1": 53.0})]:
+        raw_results.add_result(path, result)
+    grid = ("--scale=tiny", "--dataset=digits", "--experiments=figure2", f"--workdir={tmp_path}")
+    code, out, err = run_script("run.py", *grid)
+    assert (code, err) == (0, "")
+    title, *table, finished, _ = out.splitlines()
+    assert title == "mobilenet_v1: top-1 error by width, %, means over seeds"
+    rows = [line.strip("│ ").split(" │ ") for line in table if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["slimmable", "20.00", "16.75", "15.25", "14.50"],
+        ["naive", "89.00", "70.00", "61.00", "52.50"],
+    ]
+    assert finished == f"all 4 runs are finished: {path}"
+
+
 def test_commits_are_told_as_one_or_several(reproduce, make_result):
     results = [make_result("slimmable", seed, {"1": 21.0}) for seed in range(3)]
     for commits, told in (
