@@ -151,8 +151,12 @@ def elements_of():
 
 @pytest.fixture(scope="session")
 def create_small():
-    """Builds a family's smallest network for images of 16 pixels and 5 classes."""
-    return lambda name, widths, **options: create_model(name, widths, 5, stem="small", stages=STAGES[name], **options)
+    """Builds a family's smallest network for images of 16 pixels, and 5 classes if not told otherwise."""
+
+    def create(name, widths, num_classes=5, **options):
+        return create_model(name, widths, num_classes, stem="small", stages=STAGES[name], **options)
+
+    return create
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,12 @@ WIDTHS = (0.25, 0.5, 1.0)
 
 @pytest.fixture(scope="session")
 def make_task():
-    def make(widths=WIDTHS, **options):
+    def make(widths=WIDTHS, model=None, **options):
         config = default.get_config()
-        # Two blocks: what a step does is the same, and it compiles in seconds.
-        stages = (Stage(32, 1, 1), Stage(64, 1, 2))
-        model = create_model("mobilenet_v1_tiny", widths, 10, stages=stages, **options)
+        if model is None:
+            # Two blocks: what a step does is the same, and it compiles in seconds.
+            stages = (Stage(32, 1, 1), Stage(64, 1, 2))
+            model = create_model("mobilenet_v1_tiny", widths, 10, stages=stages, **options)
         info = DatasetInfo("digits", 10, 1438, 359, tuple("0123456789"))
         return ClassificationTask(config, model, info)
 

@@ -104,6 +104,22 @@ def test_evaluation_counts_every_example_once_whatever_batch_and_devices(switcha
     assert set(counts.values()) == {355}
 
 
+def test_evaluation_of_all_widths_reads_the_images_once(switchable, monkeypatch):
+    run, state, read = switchable.run, switchable.state, []
+    eval_batches = run.task.eval_batches
+
+    def watched():
+        read.append(0)
+        for batch in eval_batches():
+            read[-1] += 1
+            yield batch
+
+    monkeypatch.setattr(run.task, "eval_batches", watched)
+    figures = Evaluator(run.task, run.mesh, Progress(enabled=False))(state.params, state.batch_stats)
+    assert tuple(figures) == run.task.model.widths
+    assert read == [run.task.num_eval_batches]
+
+
 def test_evaluation_shows_the_errors_of_what_it_has_seen(switchable, capsys, monkeypatch):
     """All images but the last batch's, which are left: counted here from the program's answers."""
     run, state = switchable.run, switchable.state

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from algorithm_by_hand import assert_trees_close, by_hand, digits
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
-from sklearn.datasets import load_digits
 
 from slimjax import UserError
 from slimjax.analysis.collectives import all_reduces
-from slimjax.training.algorithm import summed_gradients
 from slimjax.training.mesh import group_devices, put_batch
 from slimjax.training.optimizers import decay_mask
 from slimjax.training.state import Weights, initial_state
@@ -19,13 +18,6 @@ from slimjax.training.step import TrainStep
 from slimjax.training.switches import Turn, create_switch_rule
 
 LEARNING_RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-2
-
-
-def digits(count, size=8):
-    """The first digits: image [count, size, size, 3] and label [count]."""
-    bunch = load_digits()
-    images = np.repeat(bunch.images[:count, :, :, None] / 8 - 1, 3, axis=-1).astype(np.float32)
-    return {"image": images.repeat(size // 8, 1).repeat(size // 8, 2), "label": bunch.target[:count].astype(np.int32)}
 
 
 def sgd(task):
@@ -46,42 +38,9 @@ def run_steps(task, mesh, fused, turns, count=16, **options):
     return jax.device_get((state, metrics))
 
 
-def assert_trees_close(actual, expected, rtol, atol):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
-
-
 @pytest.fixture(scope="module")
 def task(make_task):
     return make_task()
-
-
-def by_hand(task):
-    """Algorithm 1 by hand: each width's own gradient, statistics threaded from one width to the next."""
-    variables = jax.device_get(jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
-    batch, statistics, gradients, losses = digits(16), variables["batch_stats"], [], {}
-    for width in task.model.widths[::-1]:
-
-        def loss(params, statistics, width=width):
-            logits, updated = task.model.apply(
-                {"params": params, "batch_stats": statistics},
-                batch["image"],
-                width=width,
-                train=True,
-                mutable=["batch_stats"],
-            )
-            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1)
-            return -jnp.mean(picked), updated["batch_stats"]
-
-        (losses[width], statistics), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-            variables["params"], statistics
-        )
-        gradients.append(jax.device_get(gradient))
-    return variables["params"], gradients, jax.device_get(statistics), losses
-
-
-@pytest.fixture(scope="module")
-def separate(task):
-    return by_hand(task)
 
 
 @pytest.fixture(scope="module", params=["switchable", "shared_affine", "shared"])
@@ -89,21 +48,6 @@ def network(request, make_task):
     """A task, for each way of sharing batch norms, and its first step by hand."""
     task = make_task(batch_norm=request.param)
     return task, by_hand(task)
-
-
-def test_summed_gradient_is_the_sum_of_separate_ones(task, separate):
-    params, gradients, statistics, _ = separate
-    initial = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["batch_stats"]
-    sums, _ = jax.jit(lambda p, s, b: summed_gradients(task, task.model.widths[::-1], p, s, b))(
-        params, initial, digits(16)
-    )
-    assert_trees_close(sums.gradients, jax.tree.map(lambda *parts: sum(parts), *gradients), rtol=1e-3, atol=1e-5)
-    assert_trees_close(sums.batch_stats, statistics, rtol=1e-4, atol=1e-6)
-
-
-def test_no_widths_is_an_error(task):
-    with pytest.raises(UserError, match="at least one width"):
-        summed_gradients(task, (), {}, {}, {})
 
 
 @pytest.mark.parametrize("fused", [True, False])

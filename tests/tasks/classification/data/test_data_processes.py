@@ -31,6 +31,8 @@ if sys.argv[2] == "die":
 data.load_info(config)
 next(data.train_batches(config, batch_size=64, seed=0))
 print(int(sum(batch["mask"].sum() for batch in data.eval_batches(config, batch_size=64))))
+# With more, what resizes hands rows to other threads and waits for them.
+assert sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads() == 1
 """
 
 
