@@ -164,7 +164,7 @@ EXPERIMENTS = {
     "table3_shufflenet": _table_3("shufflenet"),
     "table3_resnet": _table_3("resnet"),
     "mobilenet_v2": Experiment(
-        "What MobileNet v2 needs here: a lower learning rate, a last batch norm for each width",
+        "MobileNet v2 with a lower learning rate, and with a last batch norm for each width",
         _methods("mobilenet_v2", *_AT_QUARTER_RATE, PRIVATE_TAIL),
     ),
 }
