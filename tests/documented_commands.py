@@ -93,7 +93,7 @@ def grid(scale: str) -> Runs:
         f"--results=runs/of_{scale}.jsonl",
         prints="all 1 runs are finished",
         makes=f"runs/of_{scale}.jsonl",
-        reason="takes an hour and a half on 2 cores, or a GPU",
+        reason="takes more than an hour on 2 cores, or a GPU",
     )
 
 
@@ -332,7 +332,7 @@ def write_coco(folder: Path) -> None:
 
 
 def write_results(folder: Path) -> None:
-    """What the small grid leaves after its hour and a half, as it was recorded."""
+    """What the small grid leaves after more than an hour, as it was recorded."""
     results = folder / "runs" / "reproduce" / f"{Path(RECORDED).name}.jsonl"
     results.parent.mkdir(parents=True)
     shutil.copy2(folder / f"{RECORDED}.jsonl", results)

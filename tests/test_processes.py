@@ -8,8 +8,8 @@ import pytest
 from programs import arrays_of, lines_of, wait_for
 
 STEPS = 12
-# Gradients add up in another order; after 12 steps running means differ by up to 3.3e-4.
-ADDED_UP_IN_ANOTHER_ORDER = {"rtol": 1e-3, "atol": 1e-3}
+# Gradients add up in another order.
+ADDED_UP_IN_ANOTHER_ORDER = {"params": {"rtol": 1e-3, "atol": 1e-5}, "batch_stats": {"rtol": 1e-3, "atol": 1e-3}}
 SETTINGS = [
     "--config.model.widths=(0.25,1.0)",
     f"--config.num_train_steps={STEPS}",
@@ -69,9 +69,8 @@ def test_a_lost_process_ends_the_other_and_both_go_on_to_what_one_would_have_lea
     # The devices' images are the same, in the same order.
     for (path, value), (_, expected) in zip(arrays_of(tmp_path, STEPS), arrays_of(alone, STEPS), strict=True):
         # What the optimiser keeps are gradients, 500 times as large as what the learning rate makes of their noise.
-        if path[0].key == "opt_state":
-            continue
-        np.testing.assert_allclose(value, expected, **ADDED_UP_IN_ANOTHER_ORDER, err_msg=str(path))
+        if tolerance := ADDED_UP_IN_ANOTHER_ORDER.get(path[0].key):
+            np.testing.assert_allclose(value, expected, **tolerance, err_msg=str(path))
     losses, expected = ([line for line in lines_of(w) if "train/loss/width_1" in line] for w in (tmp_path, alone))
     assert [line["step"] for line in losses] == [line["step"] for line in expected], "one process writes logs"
     for line, other_line in zip(losses, expected, strict=True):

@@ -110,7 +110,9 @@ class Comparison:
         return sum(value < 0 for value in self.difference.values.values())
 
 
-def compare_individual(errors: Errors, family: str, recipe: Callable[[str], str] = str) -> list[Comparison]:
+def compare_individual(
+    errors: Errors, family: str, recipe: Callable[[str], str] = lambda method: method
+) -> list[Comparison]:
     """Table 3: for each width the individual networks, and the slimmable ones.
 
     Args:

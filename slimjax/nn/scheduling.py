@@ -5,11 +5,15 @@ number, so values are computed here as if they depended on one: on whether its b
 arithmetic gives.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 _ODD_NAN = 0x7FD51D3A
+
+Take = Callable[[jax.Array], jax.Array]
 
 
 def computed_once(values: jax.Array, number: jax.Array) -> jax.Array:
@@ -22,22 +26,32 @@ def computed_once(values: jax.Array, number: jax.Array) -> jax.Array:
       values: any array.
       number: a scalar that the program can compute before.
     """
-    return lax.cond(_is_odd(number), lambda values: jnp.zeros_like(values), lambda values: values, values)
+    return _taken_behind(lambda values: values, values, number)
 
 
-def computed_after(values: jax.Array, number: jax.Array) -> jax.Array:
-    """Values that nothing can read before a number is there, so that what is computed from them has to wait for it.
+def computed_after(array: jax.Array, number: jax.Array, take: Take = lambda array: array) -> jax.Array:
+    """What is taken of an array, not before a number is there, so that what is computed from it has to wait for that.
 
     Args:
-      values: any array.
+      array: any array.
       number: a scalar.
+      take: what is done with the array, when its time has come; by default nothing.
     """
     return lax.platform_dependent(
-        values,
+        array,
         number,
-        cpu=computed_once,
-        default=lambda values, number: values + _is_odd(number).astype(values.dtype),
+        cpu=lambda array, number: _taken_behind(take, array, number),
+        default=lambda array, number: _unless_odd(take(array), number),
     )
+
+
+def _taken_behind(take: Take, array: jax.Array, number: jax.Array) -> jax.Array:
+    zeros = jax.eval_shape(take, array)
+    return lax.cond(_is_odd(number), lambda array: jnp.zeros(zeros.shape, zeros.dtype), take, array)
+
+
+def _unless_odd(values: jax.Array, number: jax.Array) -> jax.Array:
+    return values + _is_odd(number).astype(values.dtype)
 
 
 def _is_odd(number: jax.Array) -> jax.Array:

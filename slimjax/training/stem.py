@@ -100,9 +100,12 @@ class StemOutput:
 
     def slice_of(self, width: float, after: jax.Array | None = None) -> jax.Array:
         """What the stem of a width would have put out; see `computed_after` for a number that it has to wait for."""
-        own = self.stem.layer.active_outputs(self.stem.features[width])(self.whole)
+        active = self.stem.layer.active_outputs(self.stem.features[width])
         if after is not None:
-            return computed_after(own, after)
+            return computed_after(self.whole, after, active)
+        own = active(self.whole)
+        if own.shape == self.whole.shape:
+            return own
 
         def in_memory(own: jax.Array) -> jax.Array:
             return computed_once(own, own[0, 0, 0, 0])

@@ -60,8 +60,8 @@ def test_every_cell_of_a_large_scale_trains_as_far_as_it_can_be_told_without_ima
     info = DatasetInfo("fashion_mnist", 10, *{"small": (19_200, 4_000), "full": (48_000, 10_000)}[scale], ())
     for cell in cells.grid(cells.EXPERIMENTS, (0,)):
         training = create_training(cells.config_of(cell, "fashion_mnist", scale), data_mesh(jax.devices()[:1]), info)
-        stages = len(training.task.model.widths) if cell.method == "incremental" else 1
-        assert training.rule.num_steps == stages * steps
+        phases = len(training.task.model.widths) if cell.method == "incremental" else 1
+        assert training.rule.num_steps == phases * steps
 
 
 def test_help_breaks_no_name_of_what_can_be_compared(run_script, cells):
