@@ -1,135 +1,58 @@
-"""Names beside the points of a plot, where they cover neither lines nor each other. Lengths are points, 1/72 inch."""
+"""Names beside the points of a plot, where they cover neither points nor each other, nor lines if there is room."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Any, NamedTuple
 
 import numpy as np
+from adjustText import adjust_text
 from matplotlib.axes import Axes
-from matplotlib.path import Path
-from matplotlib.transforms import Bbox
 
 from slimjax.reporting.runs import width_text
 
 Point = tuple[float, float, float]
 """Cost, score and width."""
 
-_TOUCHING, _BESIDE = 6.0, 15.0
-"""Distances within which points are named together: whatever their widths, and those of one width."""
+_TOUCHING = 9.0
+"""Distance, points of 1/72 inch, within which points of a plot are named together."""
 
-_RADIUS = 3.5
-"""Of a marker, with its edge."""
+_PLACES_OF_A_LINE = 8
+"""Between two of its points, from which names are pushed away."""
 
-_GAP = 3.0
-"""Between names that are told apart."""
+_ROOM = (1.4, 1.7)
+"""Around a name, in its own widths and heights."""
 
-_OFFSETS = tuple(
-    (x * distance, y * distance)
-    for distance in (5.0, 12.0)
-    for x, y in ((1, 1), (-1, 1), (0, 1), (1, 0), (1, -1), (-1, 0), (-1, -1), (0, -1))
-)
-"""From a marker to the edge or corner of its name, in the order in which they are preferred."""
-
-_SWEEPS = 3
-"""Rounds in which names move in turn, each to where it is best among the others."""
-
-
-class _Place(NamedTuple):
-    """Beside which of its points a name is, and at which offset."""
-
-    point: int
-    offset: tuple[float, float]
-
-
-class _Name:
-    """What some points are called."""
-
-    def __init__(self, axes: Axes, points: Sequence[Point], markers: np.ndarray) -> None:
-        """Writes it; `markers` is where the points are [points, 2]."""
-        text = ", ".join(map(width_text, sorted({width for *_, width in points})))
-        self.markers, self._points = markers, points
-        self.places = [_Place(*place) for place in product(range(len(points)), _OFFSETS)]
-        self._annotation = axes.annotate(text, points[0][:2], (0, 0), textcoords="offset points", fontsize="small")
-        self._size = np.array(self._annotation.get_window_extent().size) * _length_of_pixel(axes)
-        self.move(self.places[0])
-
-    def box_at(self, place: _Place) -> Bbox:
-        """What it covers at a place: it is written away from its point."""
-        corner = self.markers[place.point] + place.offset + (np.sign(place.offset) - 1) / 2 * self._size
-        return Bbox([corner, corner + self._size])
-
-    def move(self, place: _Place) -> None:
-        """Moves it to a place."""
-        x, y = map(int, np.sign(place.offset))
-        written: dict[str, Any] = {"ha": ("center", "left", "right")[x], "va": ("center", "bottom", "top")[y]}
-        self._annotation.xy = self._points[place.point][:2]
-        self._annotation.set(position=place.offset, **written)
-        self.box = self.box_at(place)
-
-
-@dataclass(frozen=True)
-class _Plot:
-    """What names may cover.
-
-    Attributes:
-      area: within the axes.
-      markers: of all points [points, 2].
-      lines: of all that is drawn.
-    """
-
-    area: Bbox
-    markers: np.ndarray
-    lines: Sequence[Path]
-
-    def cost(self, name: _Name, place: _Place, others: Sequence[Bbox]) -> float:
-        """How bad a place of a name is, beside the other names: what it covers counts most, what is preferred least."""
-        box = name.box_at(place)
-        middle = np.mean([box.min, box.max], axis=0)
-        overlaps = sum(box.padded(_GAP).overlaps(other) for other in others)
-        is_outside = not (self.area.contains(*box.min) and self.area.contains(*box.max))
-        covers = sum(box.padded(_RADIUS).contains(*marker) for marker in self.markers)
-        crosses = sum(line.intersects_bbox(box, filled=False) for line in self.lines)
-        is_anothers = _distances(self.markers, middle).min() < _distances(name.markers, middle).min() - _TOUCHING
-        bad = 100 * overlaps + 60 * is_outside + 40 * covers + 20 * crosses + 10 * is_anothers
-        return float(bad + 0.3 * _OFFSETS.index(place.offset) + 0.1 * place.point)
+_ROUNDS = 100
+"""Of pushing; as many on every machine, so that they end with the same picture."""
 
 
 def name_points(axes: Axes, points: Sequence[Point]) -> None:
     """Writes the widths of points beside them; those of points that lie on each other together, ascending.
 
     Args:
-      axes: with all that is drawn but the names. The figure is laid out, see `lay_out`.
+      axes: with all that is drawn but the names. The figure is laid out, see `charts.lay_out`.
       points: to name.
     """
-    unit = _length_of_pixel(axes)
-    markers = axes.transData.transform([point[:2] for point in points]) * unit
-    lines = [line for line in axes.lines if len(line.get_path()) > 1]
-    paths = [Path(line.get_transform().transform(line.get_path().vertices) * unit) for line in lines]
-    plot = _Plot(Bbox(axes.bbox.get_points() * unit), markers, paths)
-    names = [_Name(axes, [points[index] for index in group], markers[group]) for group in _groups(points, markers)]
-    for _ in range(_SWEEPS):
-        for name in names:
-            others = [other.box for other in names if other is not name]
-            costs = [plot.cost(name, place, others) for place in name.places]
-            name.move(name.places[int(np.argmin(costs))])
+    markers = axes.transData.transform([point[:2] for point in points]) * 72 / axes.figure.dpi
+    names = []
+    for group in _groups(markers):
+        cost, score, _ = points[group[0]]
+        widths = sorted({points[index][2] for index in group})
+        names.append(axes.text(cost, score, ", ".join(map(width_text, widths)), fontsize="small"))
+    covered = [line.get_transform().transform(line.get_path().vertices) for line in axes.lines]
+    x, y = axes.transData.inverted().transform(np.concatenate([_places_along(vertices) for vertices in covered])).T
+    adjust_text(names, x, y, ax=axes, expand=_ROOM, iter_lim=_ROUNDS)
 
 
-def _groups(points: Sequence[Point], markers: np.ndarray) -> list[list[int]]:
-    """Indices of points, together those that are named together, by others between them too."""
+def _groups(markers: np.ndarray) -> list[list[int]]:
+    """Indices of points [points, 2], together those that touch, by others between them too."""
     groups: list[list[int]] = []
-    for index, (*_, width) in enumerate(points):
-        reaches = [_BESIDE if other == width else _TOUCHING for *_, other in points]
-        is_near = _distances(markers, markers[index]) < reaches
-        joined = [group for group in groups if is_near[group].any()]
-        groups = [group for group in groups if group not in joined]
-        groups.append([*(other for group in joined for other in group), index])
+    for index, marker in enumerate(markers):
+        near = [group for group in groups if np.linalg.norm(markers[group] - marker, axis=1).min() < _TOUCHING]
+        groups = [group for group in groups if group not in near]
+        groups.append(sorted([index, *(other for group in near for other in group)]))
     return groups
 
 
-def _distances(markers: np.ndarray, place: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(markers - place, axis=1)
-
-
-def _length_of_pixel(axes: Axes) -> float:
-    return 72 / axes.figure.dpi
+def _places_along(vertices: np.ndarray) -> np.ndarray:
+    """Places on a line, evenly between each two of its points: [points, 2] to [places, 2]."""
+    places = np.linspace(0, len(vertices) - 1, _PLACES_OF_A_LINE * (len(vertices) - 1) + 1)
+    return np.stack([np.interp(places, np.arange(len(vertices)), column) for column in vertices.T], axis=1)
