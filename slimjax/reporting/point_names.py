@@ -6,6 +6,7 @@ import numpy as np
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 
+from slimjax.reporting.charts import FAINT
 from slimjax.reporting.runs import width_text
 
 Point = tuple[float, float, float]
@@ -19,6 +20,9 @@ _PLACES_OF_A_LINE = 8
 
 _ROOM = (1.4, 1.7)
 """Around a name, in its own widths and heights."""
+
+_FAR = 12
+"""From a name to its point, points."""
 
 _ROUNDS = 100
 """Of pushing; as many on every machine, so that they end with the same picture."""
@@ -39,7 +43,9 @@ def name_points(axes: Axes, points: Sequence[Point]) -> None:
         names.append(axes.text(cost, score, ", ".join(map(width_text, widths)), fontsize="small"))
     covered = [line.get_transform().transform(line.get_path().vertices) for line in axes.lines]
     x, y = axes.transData.inverted().transform(np.concatenate([_places_along(vertices) for vertices in covered])).T
-    adjust_text(names, x, y, ax=axes, expand=_ROOM, iter_lim=_ROUNDS)
+    # A name that had to go far has a line to its point.
+    leader = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}
+    adjust_text(names, x, y, ax=axes, expand=_ROOM, iter_lim=_ROUNDS, min_arrow_len=_FAR, arrowprops=leader)
 
 
 def _groups(markers: np.ndarray) -> list[list[int]]:

@@ -59,7 +59,7 @@ def test_no_name_is_far_from_its_point(painted, series):
     axes = painted(series)
     for text in axes.texts:
         own = [p for points in series.values() for p in points if f"{p[2]:g}" in text.get_text().split(", ")]
-        assert distances(axes, text, own).min() < 30
+        assert distances(axes, text, own).min() < 40
 
 
 @pytest.mark.parametrize("series", [DIGITS, LATENCIES, EIGHT], ids=["digits", "latencies", "eight"])
