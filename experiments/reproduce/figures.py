@@ -44,18 +44,17 @@ class Picture(NamedTuple):
 
     Attributes:
       draw: makes it.
-      method: that is set against the slimmable networks.
-      families: of which one at least has to have runs of both.
+      compared: families, and methods that are set against their slimmable networks; runs of one pair are enough.
     """
 
     draw: Callable[[Errors], Figure]
-    method: str
-    families: Sequence[str] = (V1,)
+    compared: Sequence[tuple[str, str]]
 
     def can_be_drawn(self, errors: Errors) -> bool:
         """Whether there are results for it."""
-        methods = (SLIMMABLE, self.method)
-        return any(all(errors.of_runs(family, method) for method in methods) for family in self.families)
+        return any(
+            errors.of_runs(family, SLIMMABLE) and errors.of_runs(family, method) for family, method in self.compared
+        )
 
 
 def plot_all(errors: Errors, folder: Path) -> list[str]:
@@ -174,14 +173,17 @@ def _curve(errors: Errors, family: str, method: str, split: str, width: float) -
 
 
 _PICTURES = {
-    "figure2": Picture(lambda errors: plot_curves(errors, V1), NAIVE),
-    "table3": Picture(plot_table_3, SLIMMABLE, tuple(FAMILIES)),
-    "table4": Picture(
-        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES), "4 switches")), EIGHT_SWITCHES
+    "figure2": Picture(lambda errors: plot_curves(errors, V1), [(V1, NAIVE)]),
+    "table3": Picture(
+        plot_table_3, [(name, individual(width)) for name, family in FAMILIES.items() for width in family.widths]
     ),
-    "affine": Picture(lambda errors: plot_widths(affine_series(errors, V1)), SHARED_AFFINE),
+    "table4": Picture(
+        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, EIGHT_SWITCHES), "4 switches")),
+        [(V1, EIGHT_SWITCHES)],
+    ),
+    "affine": Picture(lambda errors: plot_widths(affine_series(errors, V1)), [(V1, SHARED_AFFINE)]),
     "incremental": Picture(
-        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")), INCREMENTAL
+        lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")), [(V1, INCREMENTAL)]
     ),
 }
 """By the names of their files."""

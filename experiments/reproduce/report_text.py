@@ -157,7 +157,10 @@ def _table_3(errors: Errors) -> str:
     rows: list[list[str]] = []
     for family in FAMILIES:
         published = zip(PUBLISHED_INDIVIDUAL[family], PUBLISHED_SLIMMABLE[family], strict=True)
-        for row, (alone, slimmable) in zip(compare_individual(errors, family), published, strict=True):
+        compared = compare_individual(errors, family)
+        if not any(row.reference.values for row in compared):
+            continue
+        for row, (alone, slimmable) in zip(compared, published, strict=True):
             if row.reference.values or row.other.values:
                 rows.append([f"{family}, {row.width:g}", *_cells_of(row), f"{slimmable - alone:+.1f}"])
     if not rows:

@@ -61,14 +61,15 @@ def test_the_class_that_narrow_widths_lose_most_comes_first(known):
     (pictures,) = (part for part in section.parts if isinstance(part, Pictures))
     assert "two as one +1" in pictures.items[1].alt
     assert "two as two -2" in pictures.items[1].alt
-    assert "The matrices count how many" in texts(section)[0]
+    assert "A matrix counts how many" in texts(section)[0]
 
 
 def test_matrices_are_told_of_where_widths_differ(with_predictions):
     same = confusion_section([with_predictions(LABELS, dict.fromkeys((0.25, 0.5, 1.0), WIDE))])
-    assert texts(same)[0].endswith("It loses none.")
+    assert texts(same)[0].endswith("It loses none. Left out, since nothing differs from the widest: 0.25, 0.5.")
     one = confusion_section([with_predictions(LABELS, {0.25: NARROW, 0.5: WIDE, 1.0: WIDE})])
-    assert "The matrix counts how many" in texts(one)[0]
+    assert "A matrix counts how many" in texts(one)[0]
+    assert texts(one)[0].endswith("Left out, since nothing differs from the widest: 0.5.")
 
 
 def test_agreement_and_who_is_right(known):

@@ -280,6 +280,12 @@ def test_a_table_of_another_family_has_its_picture(reproduce, made):
     assert figures.drawable(comparisons.Errors(of_resnet)) == ["table3"]
 
 
+def test_without_individual_networks_nothing_is_set_against_them(reproduce, made):
+    of_figure_2 = [result for result in made if not result["method"].startswith("individual")]
+    assert table(reproduce, "_table_3", of_figure_2) == ""
+    assert reproduce("figures").drawable(reproduce("comparisons").Errors(of_figure_2)) == ["figure2"]
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_tables_are_those_of_the_committed_results(reproduce, raw_results, path):
     comparisons, figures, report_text = map(reproduce, ("comparisons", "figures", "report_text"))

@@ -13,9 +13,11 @@ from slimjax.reporting.runs import MeasuredClassifier, detailed, slug, width_tex
 def agreement_section(measured: Sequence[MeasuredClassifier]) -> Section:
     """Agreement of each pair of widths, and who is right where they differ."""
     parts: list[Part] = []
-    for of_run in detailed(measured):
-        parts.append(Heading(of_run.name))
-        parts += _of_run(of_run) if of_run.run.is_slimmable else [Text(f"Left out: {of_run.name} has one width only.")]
+    runs = detailed(measured)
+    largest = max(float(100.0 - agreement(of_run).min()) for of_run in runs)
+    for of_run in runs:
+        one_width = Text(f"Left out: {of_run.name} has one width only.")
+        parts += [Heading(of_run.name), *(_of_run(of_run, largest) if of_run.run.is_slimmable else [one_width])]
     return Section("agreement", "Agreement between widths", parts)
 
 
@@ -25,7 +27,8 @@ def agreement(measured: MeasuredClassifier) -> np.ndarray:
     return 100.0 * np.mean(predictions[:, None] == predictions[None], axis=-1)
 
 
-def _of_run(measured: MeasuredClassifier) -> list[Part]:
+def _of_run(measured: MeasuredClassifier, largest: float) -> list[Part]:
+    """Its figures; `largest` is the disagreement, percent, that all runs' matrices colour strongest."""
     names = [width_text(width) for width in measured.widths]
     shares = agreement(measured)
     predictions = np.stack([outcome.predictions for outcome in measured.outcomes.values()])
@@ -46,6 +49,7 @@ def _of_run(measured: MeasuredClassifier) -> list[Part]:
             columns=names,
             labels=("width", "width"),
             text=lambda difference: f"{100.0 + difference:.1f}",
+            largest=largest,
         ),
         alt="Percent of images for which two widths agree: "
         + "; ".join(
@@ -64,5 +68,5 @@ def _table(measured: MeasuredClassifier) -> DataTable:
         narrow = measured.outcomes[width].is_right
         counts = (wide & narrow, wide & ~narrow, ~wide & narrow, ~wide & ~narrow)
         rows.append((width_text(width), *(f"{int(count.sum()):,}" for count in counts)))
-    headers = ("width", "both right", f"only {width_text(widest)} right", "only the width right", "both wrong")
-    return DataTable(f"Each width against {width_text(widest)}, images.", headers, rows)
+    headers = ("width", "both right", "only the widest right", "only the narrower right", "both wrong")
+    return DataTable(f"Each width against the widest, {width_text(widest)}: numbers of images.", headers, rows)

@@ -18,6 +18,12 @@ _MOST_CELLS = 12
 _MOST_PAIRS = 8
 
 
+_MATRICES = (
+    " A matrix counts how many more (+) or fewer (-) images a width puts into a cell than the widest does: on the "
+    "diagonal, where images are right, more is better, elsewhere fewer."
+)
+
+
 def confusion_section(measured: Sequence[MeasuredClassifier]) -> Section:
     """Errors by class and width, and the confusions that narrower widths add to the widest's."""
     parts: list[Part] = []
@@ -54,14 +60,16 @@ def _of_run(measured: MeasuredClassifier) -> list[Part]:
     note = f" The {left_out} classes that lose less are left out." if left_out else ""
     pictures = [_errors_picture(measured, shown)]
     different: list[float] = []
-    if measured.run.model.num_classes <= _MOST_CELLS:
+    has_matrices = measured.run.model.num_classes <= _MOST_CELLS
+    if has_matrices:
         different = [width for width in measured.widths[:-1] if np.any(_added(measured, width))]
         largest = max((float(np.abs(_added(measured, width)).max()) for width in different), default=0.0)
         pictures += [_matrix_picture(measured, width, largest) for width in different]
-    matrices = "matrix counts" if len(different) == 1 else "matrices count"
+    alike = [width for width in measured.widths[:-1] if has_matrices and width not in different]
     text = Text(
-        f"Error of each class at every width, the class that the narrowest width loses most of first. {sentence}{note}"
-        + f" The {matrices} how many more (+) or fewer (-) images a width puts there than the widest." * bool(different)
+        f"Error of each class at every width; first comes the class of which the narrowest loses most. {sentence}{note}"
+        + _MATRICES * bool(different)
+        + f" Left out, since nothing differs from the widest: {', '.join(map(width_text, alike))}." * bool(alike)
     )
     return [text, Pictures(pictures), _pairs(measured)]
 

@@ -22,7 +22,7 @@ def curves_section(measured: Sequence[Measured]) -> Section:
     """The score over steps: in training, on batches augmented as they are, or its loss; on the evaluation split."""
     score = measured[0].run.score
     text = (
-        "What every width has learned while it did, as the run has logged it: in training, the mean since the line "
+        "How every width has learned, by the lines that the run has logged: in training, the mean since the line "
         f"before, {_images_of_training(measured)} and, where batch norms are not frozen, with the batch's own "
         "statistics; in validation, on the whole evaluation split."
     )
