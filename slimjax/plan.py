@@ -1,7 +1,7 @@
 """Plans the train step for devices that are not here: does it fit, and how fast can it be?
 
 python -m slimjax.plan --config=configs/s_mobilenet_v2_pod.py --topology=v5e:4x4     TPUs v4, v5e, v5p and v6e
-python -m slimjax.plan --config=configs/digits.py --topology=cpu:8                   fake devices, soon there
+python -m slimjax.plan --config=configs/digits.py --topology=cpu:8                   fake devices, for a trial
 python -m slimjax.plan --config=... --topology=v5e:4x4 --find_batch_size             the largest batch that fits
 python -m slimjax.plan --config=... --topology=v5e:4x4 --host_images_per_second=300 --host_cores=112
 python -m slimjax.plan --config=... --topology=... --format=json --output=FILE

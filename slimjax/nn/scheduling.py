@@ -46,8 +46,8 @@ def computed_after(array: jax.Array, number: jax.Array, take: Take = lambda arra
 
 
 def _taken_behind(take: Take, array: jax.Array, number: jax.Array) -> jax.Array:
-    zeros = jax.eval_shape(take, array)
-    return lax.cond(_is_odd(number), lambda array: jnp.zeros(zeros.shape, zeros.dtype), take, array)
+    taken = jax.eval_shape(take, array)
+    return lax.cond(_is_odd(number), lambda array: jnp.zeros(taken.shape, taken.dtype), take, array)
 
 
 def _unless_odd(values: jax.Array, number: jax.Array) -> jax.Array:

@@ -105,6 +105,7 @@ class StemOutput:
             return computed_after(self.whole, after, active)
         own = active(self.whole)
         if own.shape == self.whole.shape:
+            # No slice that XLA would repeat: a convolution's output is in memory anyway, and a copy would stay there.
             return own
 
         def in_memory(own: jax.Array) -> jax.Array:
