@@ -18,13 +18,13 @@ _TOUCHING = 9.0
 _PLACES_OF_A_LINE = 8
 """Between two of its points, from which names are pushed away."""
 
-_ROOM = (1.4, 1.7)
+_ROOM = (1.2, 1.4)
 """Around a name, in its own widths and heights."""
 
 _FAR = 12
 """From a name to its point, points."""
 
-_ROUNDS = 100
+_ROUNDS = 60
 """Of pushing; as many on every machine, so that they end with the same picture."""
 
 
