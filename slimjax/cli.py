@@ -150,7 +150,7 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(_fail(" ".join(str(error).split())))
+        sys.exit(_fail(_mistake_in_flag(error)))
 
 
 def _parse_with_config(argv: Sequence[str], default_config: str) -> Sequence[str]:
@@ -192,7 +192,7 @@ def _parse_and_load(given: str, others: Sequence[str]) -> Sequence[str]:
             list(config)
     except flags.Error as error:
         cause = _raised_by_config(error)
-        raise UserError(" ".join(str(error).split()) if cause is None else _mistake_in(given, cause)) from error
+        raise UserError(_mistake_in_flag(error) if cause is None else _mistake_in(given, cause)) from error
     except (AttributeError, KeyError) as error:
         known = known_keys()
         unknown = next((key for key in _overridden_keys(others) if not _is_part_of(key, known)), None)
@@ -205,6 +205,13 @@ def _parse_and_load(given: str, others: Sequence[str]) -> Sequence[str]:
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={given}: its get_config() returns {type(config).__name__}, not a ConfigDict")
     return rest
+
+
+def _mistake_in_flag(error: flags.Error) -> str:
+    """What absl says of a flag, in a line, with what Python says of numbers in words for everybody."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^flag (.*): invalid literal for int\(\).*", r"\1 has to be a whole number", text)
+    return re.sub(r"^flag (.*): could not convert string to float.*", r"\1 has to be a number", text)
 
 
 def _mistake_in(given: str, error: BaseException) -> str:

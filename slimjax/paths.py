@@ -79,6 +79,12 @@ def check_writable(path: os.PathLike[str], flag: str, is_file: bool = False) -> 
     # lexists, since a link to nowhere is in the way too.
     existing = next((place for place in (absolute, *above) if os.path.lexists(place)), None)
     is_folder = existing != absolute or not is_file
-    if existing is None or os.path.isdir(existing) != is_folder or not os.access(existing, os.W_OK):
-        wanted = "a file in a folder that exists and is yours" if is_file else "a folder that is yours or can be made"
-        raise UserError(f"{flag}={path} cannot be written; give {wanted}")
+    if existing is not None and os.path.isdir(existing) == is_folder and os.access(existing, os.W_OK):
+        return
+    reason = ""
+    if is_folder and existing is not None and os.path.isfile(existing):
+        reason = f": {existing} is a file"
+    elif not is_folder and os.path.isdir(absolute):
+        reason = f": {absolute} is a folder"
+    wanted = "a file in a folder that exists and is yours" if is_file else "a folder that is yours or can be made"
+    raise UserError(f"{flag}={path} cannot be written{reason}; give {wanted}")

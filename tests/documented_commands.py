@@ -91,7 +91,7 @@ def grid(scale: str) -> Runs:
     return Runs(
         f"--scale=tiny --dataset=digits --experiments=figure2 --methods=slimmable --seeds=0 --workdir=runs/of_{scale} "
         f"--results=runs/of_{scale}.jsonl",
-        prints="all 1 runs are finished",
+        prints="finished runs: 1 of 1",
         makes=f"runs/of_{scale}.jsonl",
         reason="takes more than an hour on 2 cores, or a GPU",
     )
@@ -220,7 +220,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         **{
             f"python -m slimjax.main --config=s_{kind}_rcnn --workdir=runs/coco_{place} --config.dataset.data_dir=DIR "
             "--config.init_from=S_RESNET50": Refused(
-                r"init_from='S_RESNET50': .*S_RESNET50/checkpoints holds no checkpoints",
+                r"init_from='S_RESNET50': .*S_RESNET50 is no folder; train there first",
                 reason="a trained S-ResNet-50; tests/test_detection.py starts from a small classifier",
             )
             for kind, place in (("faster", "boxes"), ("mask", "masks"), ("keypoint", "people"))
@@ -269,7 +269,7 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "--output=comparison": Runs(makes="comparison/report.json"),
     },
     "docs/reproducing.md": {
-        TINY: Runs(prints=r"all 4 runs are finished: .*digits_tiny\.jsonl"),
+        TINY: Runs(prints=r"finished runs: 4 of 4, in .*digits_tiny\.jsonl"),
         "python experiments/reproduce/run.py --scale=small": grid("small"),
         "python experiments/reproduce/run.py --scale=full": grid("full"),
         "python experiments/reproduce/make_tables.py --results=runs/reproduce/fashion_mnist_small.jsonl": TABLES,

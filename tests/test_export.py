@@ -73,7 +73,7 @@ def test_the_runtime_makes_the_errors_that_were_measured(exported):
             ["--workdir=W", "--output=gs://bucket/O"],
             "--output=gs://bucket/O is not on this machine; give a folder",
         ),
-        (["--workdir=/nowhere", "--output=O"], "/nowhere/checkpoints holds no checkpoints"),
+        (["--workdir=/nowhere", "--output=O"], "/nowhere is no folder; train there first"),
     ],
 )
 def test_mistakes_are_told_in_one_line(run_program, assert_refused, arguments, message):

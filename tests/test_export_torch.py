@@ -45,7 +45,7 @@ def test_a_run_goes_to_pytorch_and_back_bit_for_bit(finished_run, run_program, t
         ("--workdir=W --output=tests", "--output=tests is there already; give a new file, or remove it"),
         ("--workdir=W --output=/nowhere/O", "--output=/nowhere/O cannot be written; give a file in a folder that"),
         ("--workdir=W --output=O --layout=timm", "value should be one of <slimmable|torchvision>"),
-        ("--workdir=/nowhere --output=O", "/nowhere/checkpoints holds no checkpoints"),
+        ("--workdir=/nowhere --output=O", "/nowhere is no folder; train there first"),
     ],
 )
 def test_mistakes_are_told_in_one_line(run_program, assert_refused, arguments, message):

@@ -27,7 +27,8 @@ MISTAKES = {
     "--workdir=W --config s_resnet50:naif": "--config=s_resnet50:naif: method 'naif' is unknown; behind",
     "--workdir=W --config=configs/s_shufflenet.py:individual=0.4": "0.4 is not one of this row's widths (0.5, 1.0,",
     "--workdir=W --config=s_resnet50:individual=0.5": "'imagenet2012' is not in",
-    "--workdir=W --config.learning_rate=fast": "--config.learning_rate=fast",
+    "--workdir=W --config.learning_rate=fast": "--config.learning_rate=fast has to be a number",
+    "--workdir=W --config.batch_size=abc": "--config.batch_size=abc has to be a whole number",
     "--workdir=W --config.learning_rate=-1": "learning_rate=-1.0 has to be finite and positive",
     "--wrkdir=W": "Did you mean: workdir",
     "--workdir=W --mode=evl": "train|eval|calibrate",
@@ -58,13 +59,14 @@ MISTAKES = {
     "--workdir=W --config.num_epochs=inf": "num_epochs=inf: give a finite duration of at least 0",
     "--workdir=W --config.schedule.warmup_epochs=nan": "warmup_epochs=nan: give a finite duration of at least 0",
     "--workdir=W --config.batch_norm_group_size=3": "batch_norm_group_size=3 does not divide 1 devices",
-    "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere/checkpoints holds no checkpoints",
+    "--workdir=W --config.init_from=/nowhere": "init_from='/nowhere': /nowhere is no folder; train there first",
     "--workdir=W --config.init_classifier=False": "init_classifier=False says nothing alone; give --config.init_from",
     "--workdir=W --mode=eval --output=/nowhere/file": "--output=/nowhere/file cannot be written; give a file",
     "--workdir=W --config.optimizer.clip_norm=-1": "optimizer.clip_norm=-1.0 has to be finite and at least 0.0",
     "--workdir=W --config.optimizer.name=lbfgs --config.optimizer.options=": "optimizer.name='lbfgs' with options=",
     "--workdir=W --config.eval_every_steps=0": "eval_every_steps or eval_every_epochs comes to 0 steps",
-    "--workdir=W --mode=eval": "holds no checkpoints; train there first",
+    "--workdir=W --mode=eval": "is no folder; train there first, or give another --workdir",
+    "--workdir=W --mode=eval --config=s_mobilenet_v2": "is no folder; train there first, or give another --workdir",
 }
 
 
@@ -115,19 +117,23 @@ def test_a_workdir_below_a_file_is_one_line(run_program, assert_refused, tmp_pat
     (tmp_path / "file").touch()
     workdir = tmp_path / "file" / "below"
     refused = run_program(f"--workdir={workdir}", f"--mode={mode}", "--config=configs/digits.py")
-    assert_refused(refused, f"--workdir={workdir} cannot be written; give a folder that is yours or can be made")
+    assert_refused(refused, f"--workdir={workdir} cannot be written: {workdir.parent} is a file; give a folder that is")
 
 
 def test_what_can_be_written_is_told_from_what_cannot(tmp_path, monkeypatch):
     file, link = tmp_path / "file", tmp_path / "link"
     file.touch()
     link.symlink_to(tmp_path / "nowhere")
-    for folder in (file, file / "below", file / "far" / "below", link):
-        with pytest.raises(UserError, match=f"--workdir={folder} cannot be written; give a folder"):
+    for folder in (file, file / "below", file / "far" / "below"):
+        with pytest.raises(UserError, match=f"--workdir={folder} cannot be written: {file} is a file; give a folder"):
             check_writable(folder, "--workdir")
-    for output in (tmp_path, tmp_path / "absent" / "file", file / "below"):
-        with pytest.raises(UserError, match=f"--output={output} cannot be written; give a file"):
+    with pytest.raises(UserError, match=f"--workdir={link} cannot be written; give a folder"):
+        check_writable(link, "--workdir")
+    for output, reason in ((tmp_path, f": {tmp_path} is a folder"), (tmp_path / "absent" / "file", "")):
+        with pytest.raises(UserError, match=f"--output={output} cannot be written{reason}; give a file"):
             check_writable(output, "--output", is_file=True)
+    with pytest.raises(UserError, match=r"cannot be written: .* is a file; give a file in a folder"):
+        check_writable(file / "below", "--output", is_file=True)
     check_writable(tmp_path / "new" / "below", "--workdir")
     for output in (file, tmp_path / "new"):
         check_writable(output, "--output", is_file=True)

@@ -41,7 +41,7 @@ MISTAKES = {
     "--dataset=digits --file_format=csv": "tfrecord|array_record",
     "--dataset=digits --datadir=x": "Unknown command line flag 'datadir'",
     "--dataset=coco/instance": "does not exist (did you mean 'instances'?); give coco/instances or coco/person_key",
-    "--dataset=coco --data_dir=setup.cfg": "setup.cfg cannot be written; give a folder that is yours or can be made",
+    "--dataset=coco --data_dir=setup.cfg": "setup.cfg is a file; give a folder that is yours or can be made",
     "--dataset=digits now": "'now' is not a flag",
 }
 

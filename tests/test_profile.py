@@ -178,7 +178,7 @@ MISTAKES = {
     "--num_classes=1000000000": "num_classes=1000000000 and widths=(0.25, 0.5, 0.75, 1.0) need",
     "--num_classes=0": "num_classes=0 has to be a whole number of at least 1",
     "--config.dataset.name=folder": "give the folder that holds train/CLASS/*.jpg; or give --num_classes",
-    "--workdir=/nowhere": "/nowhere/checkpoints holds no checkpoints",
+    "--workdir=/nowhere": "/nowhere is no folder; train there first",
     "--workdir=/nowhere --config=configs/digits.py": "--config and --workdir exclude each other",
     "--workdir=": "--workdir= names nothing; give the folder of a trained run, or leave it out",
     "--workdir=/nowhere --num_classes=5": "--num_classes and --workdir exclude each other",

@@ -72,16 +72,18 @@ def test_the_page_has_every_section_and_nothing_from_elsewhere(report):
     ("arguments", "message"),
     [
         ([], "--workdir is missing; give the folder of a trained run"),
+        (["--workdir=NOWHERE"], "nowhere is no folder; train there first, or give another --workdir"),
         (["--workdir=EMPTY"], "checkpoints holds no checkpoints; train there first, or give another --workdir"),
-        (["--workdir=RUN/metrics.jsonl"], "metrics.jsonl/checkpoints holds no checkpoints"),
+        (["--workdir=RUN/metrics.jsonl"], "metrics.jsonl is no folder; train there first"),
         (["--workdir=RUN", "--workdir=RUN"], "is given twice; give each run once"),
         (["--workdir=RUN", "--config=configs/digits.py"], "--config is not for reports"),
         (["--workdir=RUN", "--layer=block_9"], "--layer=block_9 is no layer of "),
-        (["--workdir=RUN", "--output=RUN/metrics.jsonl"], "cannot be written; give a folder"),
+        (["--workdir=RUN", "--output=RUN/metrics.jsonl"], "metrics.jsonl is a file; give a folder"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(run_program, assert_refused, finished_run, tmp_path, arguments, message):
-    places = {"EMPTY": str(tmp_path / "empty"), "RUN": str(finished_run)}
-    given = [re.sub("EMPTY|RUN", lambda match: places[match[0]], argument) for argument in arguments]
+    (tmp_path / "empty").mkdir()
+    places = {"NOWHERE": str(tmp_path / "nowhere"), "EMPTY": str(tmp_path / "empty"), "RUN": str(finished_run)}
+    given = [re.sub("NOWHERE|EMPTY|RUN", lambda match: places[match[0]], argument) for argument in arguments]
     assert_refused(run_program(*given, module="slimjax.report"), message)
     assert not (finished_run / "report").exists()

@@ -60,7 +60,7 @@ def main() -> int:
     if held:
         held.close()
     _print_errors({cell: done[cell] for cell in cells})
-    print(f"all {len(cells)} runs are finished: {path}")
+    print(f"finished runs: {len(cells)} of {len(cells)}, in {path}")
     print(f"tables and figures: python experiments/reproduce/make_tables.py --results={path}")
     return 0
 

@@ -218,7 +218,9 @@ class Checkpoints:
         """
         steps = self.steps()
         if not steps:
-            raise UserError(f"{self.directory} holds no checkpoints; train there first, or give another --workdir")
+            workdir = self.directory.parent
+            what = f"{self.directory} holds no checkpoints" if workdir.is_dir() else f"{workdir} is no folder"
+            raise UserError(f"{what}; train there first, or give another --workdir")
         if which == "latest":
             return steps[-1]
         if which == "best":

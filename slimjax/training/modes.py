@@ -64,6 +64,7 @@ def train(
 
 def evaluate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool = False, which: str = "latest") -> int:
     """Evaluates a checkpoint at every width and shows its figures; see `train` for the arguments."""
+    _check_is_trained(workdir, which)
     run = create_run(config, workdir)
     step, weights = trained_weights(run, which)
     with _progress(quiet) as progress, progress.announced(f"evaluating step {step} of {workdir}"):
@@ -83,6 +84,7 @@ def calibrate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool =
     calibrated, such as the batch size, is not how it was trained.
     """
     check_writable(workdir, "--workdir")
+    _check_is_trained(workdir, which)
     run = create_run(config, workdir)
     step = run.checkpoints.find(which)
     state, description = state_to_calibrate(run, step)
@@ -105,6 +107,13 @@ def calibrate(config: ConfigDict, workdir: epath.Path, show: Show, quiet: bool =
     note = f"calibrated checkpoint: {target.directory} (evaluate it: --mode=eval --workdir={workdir / CALIBRATED})"
     _show_figures(show, run, step, figures, target.directory, (note,))
     return 0
+
+
+def _check_is_trained(workdir: epath.Path, which: str) -> None:
+    """UserError if a workdir has no such checkpoint, before the data set is opened, which takes seconds."""
+    checkpoints = Checkpoints(workdir)
+    checkpoints.find(which)
+    checkpoints.close()
 
 
 def _results_folder(workdir: epath.Path, step: int) -> epath.Path | None:

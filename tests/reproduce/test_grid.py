@@ -150,7 +150,7 @@ def finished_grid(process, tmp_path, count):
     """The results of a grid that goes through to its end, and what it said on the way."""
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert f"all {count} runs are finished: {tmp_path / 'digits_tiny.jsonl'}" in out
+    assert f"finished runs: {count} of {count}, in {tmp_path / 'digits_tiny.jsonl'}" in out
     results = [json.loads(line) for line in (tmp_path / "digits_tiny.jsonl").read_text().splitlines()]
     assert len(results) == count
     for result in results:

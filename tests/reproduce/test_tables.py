@@ -84,7 +84,7 @@ def test_the_errors_of_a_finished_grid_are_printed(run_script, made, make_result
         ["slimmable", "20.00", "16.75", "15.25", "14.50"],
         ["naive", "89.00", "70.00", "61.00", "52.50"],
     ]
-    assert finished == f"all 4 runs are finished: {path}"
+    assert finished == f"finished runs: 4 of 4, in {path}"
 
 
 def test_commits_are_told_as_one_or_several(reproduce, make_result):
