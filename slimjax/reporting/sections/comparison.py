@@ -19,7 +19,10 @@ def comparison_section(measured: Sequence[Measured]) -> Section:
     parts: list[Part] = [Text(_introduction(slimmable, individual))]
     for of_run in slimmable:
         compared = [other for other in individual if _is_comparable(of_run, other)]
-        parts += [Heading(of_run.name), _table(of_run, compared)]
+        if compared:
+            parts += [Heading(of_run.name), _table(of_run, compared)]
+        elif individual:
+            parts += [Heading(of_run.name), Text("None of the individual networks is of its kind and widths.")]
         parts += [Text(line) for other in compared if (line := _differing_settings(of_run, other))]
     return Section("comparison", "Individual and slimmable networks", parts)
 
@@ -68,8 +71,7 @@ def _table(slimmable: Measured, compared: Sequence[Measured]) -> DataTable:
     whole = (
         f"{slimmable.run.config.model.name}; the slimmable network has {slimmable.run.total_params:,} parameters in all"
     )
-    others = ", ".join(other.name for other in compared)
-    caption = f"{whole}. Individual: {others}." if others else f"{whole}."
+    caption = f"{whole}. Individual: {', '.join(other.name for other in compared)}."
     names = {key: f"{figure_name(key)}: " if len(keys) > 1 else "" for key in keys}
     of_keys = [f"{name}{text}" for name in names.values() for text in ("individual, %", "slimmable, %", "difference")]
     return DataTable(caption, ("width", *of_keys, "MACs, M", "individual: parameters"), rows)
