@@ -126,8 +126,8 @@ def test_quickstart_learns_at_every_width_and_counts_as_the_program_does(execute
     notebook = executed("quickstart")
     check_outputs(notebook)
     rows = re.findall(r"^([\d.]+) +([\d,]+) +([\d.]+) M +([\d.]+) % +([\d.]+)$", printed_by(notebook, "tradeoff"), re.M)
-    assert [float(row[0]) for row in rows] == [0.25, 0.5, 0.75, 1.0]
-    assert [float(row[2]) for row in rows] == [0.35, 1.15, 2.41, 4.13]
+    assert [float(row[0]) for row in rows] == [0.125, 0.25, 0.5, 1.0]
+    assert [float(row[2]) for row in rows] == [0.16, 0.35, 1.15, 4.13]
     assert all(float(row[3]) < 30 for row in rows), "guessing is wrong 90 times of 100"
     assert all(float(row[4]) > 0 for row in rows)
     assert len(pictures_of(notebook)) == 3
