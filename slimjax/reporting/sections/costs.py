@@ -75,7 +75,7 @@ def _introduction(measured: Sequence[Measured], timed: bool, machine: Mapping[st
     )
     for series in dict.fromkeys(of_run.series for of_run in measured if not of_run.run.is_slimmable):
         names = [of_run.name for of_run in measured if of_run.series == series]
-        text += f" The curve \"{series}\" is of {', '.join(names)}."
+        text += f' The curve "{series}" is of {", ".join(names)}.'
     if not timed:
         return f"{text} Latency was not measured (`--nolatency`)."
     where = f"{machine['device']} ({machine['processor']}, {machine['cores']} cores)"
