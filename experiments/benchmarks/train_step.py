@@ -60,7 +60,7 @@ def measure(
     return {
         "model": name,
         "widths": WIDTHS[name],
-        "flops": step_flops(name, batch_size, image_size),
+        "model_flops": model_flops(name, batch_size, image_size),
         "seconds": {which: [round(value, 4) for value in values] for which, values in seconds.items()},
         "built": {which: built[which] for which in contestants},
         "ratios": {
@@ -94,7 +94,7 @@ def timed_rounds(servers: dict[str, Server], rounds: int, order: random.Random) 
         yield turn
 
 
-def step_flops(name: str, batch_size: int, image_size: int) -> int:
+def model_flops(name: str, batch_size: int, image_size: int) -> int:
     """Floating-point operations of each width's forward and backward pass by itself: 6 for a multiply-add."""
     from slimjax import create_model, profile_model
 
@@ -108,7 +108,7 @@ def shares_of_peak(row: dict[str, Any], machine: dict[str, Any]) -> dict[str, fl
     if not peak:
         return {}
     return {
-        which: round(row["flops"] / statistics.median(seconds) / (peak * machine["num_devices"]), 4)
+        which: round(row["model_flops"] / statistics.median(seconds) / (peak * machine["num_devices"]), 4)
         for which, seconds in row["seconds"].items()
     }
 
