@@ -54,7 +54,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	JAX_PLATFORMS=cpu $(RUN) -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs build/docs
-	$(RUN) docs/check_links.py build/docs README.md
+	$(RUN) docs/check_links.py build/docs README.md experiments/notebooks/*.ipynb
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .

@@ -1,10 +1,12 @@
 """Follows the links of these pages, as GitHub shows them and as they were built, without a network.
 
-python docs/check_links.py build/docs README.md
+python docs/check_links.py build/docs README.md experiments/notebooks/*.ipynb
 
 Files and anchors have to be there. Of links to other hosts only the form is looked at.
 """
 
+import argparse
+import json
 import re
 import sys
 from collections import Counter
@@ -37,8 +39,12 @@ class Page(NamedTuple):
 
 @cache
 def read_markdown(path: Path) -> Page:
-    """Links and headings of a Markdown file; headings have the anchors that GitHub gives them."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text())
+    """Links and headings of a Markdown file or a notebook; headings have the anchors that GitHub gives them."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
     inline = [child for token in tokens for child in token.children or ()]
     links = [str(token.attrs[key]) for token in inline for key in ("href", "src") if key in token.attrs]
     seen: Counter[str] = Counter()
@@ -118,4 +124,8 @@ class _HtmlReader(HTMLParser):
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("built", type=Path, help="folder of the pages as they were built")
+    parser.add_argument("others", nargs="*", type=Path, help="Markdown files elsewhere, and notebooks")
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.built, arguments.others))

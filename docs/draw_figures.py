@@ -3,7 +3,9 @@
 python docs/draw_figures.py [FOLDER]
 """
 
+import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +20,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from slimjax import create_model, profile_model
 from slimjax.analysis import plot_style
+from slimjax.cli import told
 from slimjax.models import SlimmableNetwork
 from slimjax.nn.tracing import active_masks
+from slimjax.paths import check_writable
 
 FIGURES = Path(__file__).parent / "figures"
 INCHES = 5.2
@@ -171,10 +175,13 @@ def _patches(model: SlimmableNetwork) -> list[Patch]:
 
 def main(folder: Path) -> None:
     """Draws all figures into a folder."""
+    check_writable(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
     save(kernels_figure(), folder / "kernels.svg")
     save(layers_figure(), folder / "layers.svg")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FIGURES)
+    sys.exit(told(partial(main, parser.parse_args().folder)))

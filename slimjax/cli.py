@@ -38,14 +38,30 @@ def run(main: Callable[..., int], default_config: str | None = None, operand: st
             return _fail(f"{operand} is missing; give it behind the command, see --help")
         if len(argv) - 1 > expected:
             return _fail(f"{argv[1 + expected]!r} is not a flag; flags begin with --, see --help")
-        return _told(lambda: main(*argv[1:]))
+        return told(lambda: main(*argv[1:]))
 
     logging.set_verbosity(logging.ERROR)
     if is_asked_for(sys.argv):
-        sys.exit(_told(print_help))
+        sys.exit(told(print_help))
     parse = _parse if default_config is None else partial(_parse_with_config, default_config=default_config)
     app.run(guarded, flags_parser=parse)
     raise AssertionError("app.run does not return")
+
+
+def told(command: Callable[[], int | None]) -> int:
+    """Runs a command; what its user has done to it ends in a line on stderr and an exit code."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has; Python would try once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return code or 0
 
 
 def define_quiet() -> "flags.FlagHolder[bool]":
@@ -252,22 +268,6 @@ def _raised_by_config(error: BaseException) -> BaseException | None:
         if "Error whilst parsing config file" in str(wrapper) and "Error whilst" not in str(error):
             return error
     return None
-
-
-def _told(command: Callable[[], int | None]) -> int:
-    """Runs a command; what its user has done to it ends in an exit code and no stack trace."""
-    try:
-        code = command()
-        sys.stdout.flush()
-    except UserError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever reads has enough, as `head` has; Python would try once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    return code or 0
 
 
 def _fail(message: str) -> int:

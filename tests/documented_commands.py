@@ -304,6 +304,9 @@ INLINE: dict[str, Elsewhere | NotHere] = {
     "pip install 'slimjax[torch]'": PACKAGES,
     "apt-get install chromium": PACKAGES,
     "apt-get install dataset-fashion-mnist": PACKAGES,
+    "python -m slimjax.prepare --dataset=fashion_mnist": NotHere(
+        "needs Debian's package or a network; test_data_fashion_mnist.py prepares it from files like the package's"
+    ),
 }
 
 # Patterns of what the Python blocks of a page print, where no text block behind them has it word for word.

@@ -261,7 +261,10 @@ def load(path):
     return module
 
 
-@pytest.mark.parametrize("page", PAGES)
+NOTEBOOKS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
 def test_links_lead_somewhere(check_links, page):
     assert not list(check_links.dead_links(ROOT / page, check_links.read_markdown, ".md"))
 

@@ -11,6 +11,7 @@ suppression does the same work whatever they are. Writes a record beside this fi
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.analysis.tables import print_table
+from slimjax.cli import told
 from slimjax.configuration import configuration_file
 
 PARTS = (
@@ -229,4 +231,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -26,6 +26,8 @@ from typing import Any
 from input_pipeline import GRAIN, write_images
 from measuring import RECORDS, measured_on, write_record
 
+from slimjax.cli import told
+
 
 def evaluation_config(name: str, widths: tuple[float, ...], folder: Path, image_size: int, batch_size: int) -> Any:
     """The published evaluation of a network, on a folder of images and with crops of another size."""
@@ -161,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

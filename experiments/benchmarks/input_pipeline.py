@@ -18,6 +18,7 @@ second are the ones to read. Ratios are medians over the rounds. Writes a record
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ import numpy as np
 from measuring import RECORDS, measured_on, write_record
 from rich.console import Console
 from rich.table import Table
+
+from slimjax.cli import told
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 GRAIN = 12.0
@@ -208,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

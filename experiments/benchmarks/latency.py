@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import random
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.analysis.tables import print_table
+from slimjax.cli import told
 
 RATIOS = ("shared_over_alone", "shared_over_pytorch")
 TITLES = {"shared_ms": "ms", "alone_ms": "ms", "shared_over_alone": "/ alone", "shared_over_pytorch": "/ PyTorch"}
@@ -112,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -26,6 +26,8 @@ from measuring import RECORDS, config_of, measured_on, write_record
 from rich.console import Console
 from rich.table import Table
 
+from slimjax.cli import told
+
 if TYPE_CHECKING:
     from slimjax import SlimmableRuntime
 
@@ -190,16 +192,21 @@ def plot(served: dict[str, list[Request]], workload: Workload, path: Path) -> No
     """Response times over time, and below them the widths that answered and how wrong they were."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    from slimjax.analysis.plot_style import series_style
+
+    figure = Figure(figsize=(6.6, 6.5), layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
-    for policy, colour in (("widest", "tab:red"), ("controller", "tab:blue")):
+    drawn = (("controller", "controller", "-"), ("widest", "widest, fixed", "--"))
+    for number, (policy, label, line) in enumerate(drawn):
         due = [request.due_s for request in served[policy]]
-        style = {"color": colour, "label": f"{policy}, fixed" if policy == "widest" else policy}
-        above.plot(due, [request.response_ms for request in served[policy]], ".", markersize=4, **style)
-        middle.plot(due, [request.width for request in served[policy]], drawstyle="steps-mid", linewidth=1, **style)
+        style = series_style(number)
+        responses = [request.response_ms for request in served[policy]]
+        above.plot(due, responses, linestyle="none", markersize=3, label=label, **style)
+        line_style = {"color": style["color"], "linestyle": line, "linewidth": 1.2}
+        middle.plot(due, [request.width for request in served[policy]], drawstyle="steps-mid", **line_style)
         errors = np.array([request.error for request in served[policy]])
-        smooth = [100 * errors[max(0, number - 9) : number + 10].mean() for number in range(len(errors))]
-        below.plot(due, smooth, linewidth=1, **style)
+        smooth = [100 * errors[max(0, place - 9) : place + 10].mean() for place in range(len(errors))]
+        below.plot(due, smooth, **line_style)
     above.axhline(workload.deadline_ms, color="black", linestyle="--", linewidth=1, label="deadline")
     above.set_yscale("log")
     above.set_ylabel("response, ms")
@@ -277,4 +284,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -10,6 +10,7 @@ end, which a step does not have, are not in it. What is left of preparing images
 import argparse
 import dataclasses
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from measuring import RECORDS, config_of, measured_on, write_record
+
+from slimjax.cli import told
 
 _WARM_UP = 5
 
@@ -142,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

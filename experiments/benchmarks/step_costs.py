@@ -9,10 +9,13 @@ many hours as `cpu:8` takes minutes.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from measuring import RECORDS, measured_on, write_record
+
+from slimjax.cli import told
 
 WIDTHS = {1: (1.0,), 4: (0.25, 0.5, 0.75, 1.0), 8: (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)}
 
@@ -79,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

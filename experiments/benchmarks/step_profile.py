@@ -12,6 +12,7 @@ this file.
 import argparse
 import importlib.util
 import re
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.allocator import keep_freed_memory
+from slimjax.cli import told
 
 INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?(\S+) = .*metadata=\{[^}]*op_name="([^"]*)"', re.MULTILINE)
 MODULE = re.compile(r"HloModule (\w+)")
@@ -156,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

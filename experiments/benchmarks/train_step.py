@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slimjax.analysis.chips import peak_flops_per_second
+from slimjax.cli import told
 
 STEPS_OF_A_TURN = 3
 """Timed steps one after the other, as in training, after one that is not timed."""
@@ -184,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -91,20 +91,26 @@ def _set_values(notebook: Any, values: Mapping[str, str]) -> None:
             cell.source = assignment.sub(f'{name} = "{value}"', cell.source)
 
 
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be NAME=TEXT")
+    return name, value
+
+
 def main() -> int:
     """Runs what the command line asks for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all where none is given")
     parser.add_argument("--output", type=Path, default=HERE, help="folder to write to; in place where it is not given")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=TEXT", help="set a string that a cell assigns"
-    )
+    assigned = "set a string that a cell assigns"
+    parser.add_argument("--set", action="append", default=[], type=_setting, metavar="NAME=TEXT", help=assigned)
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"{', '.join(sorted(unknown))}: there is no such notebook; choose among {', '.join(NAMES)}")
     for name in arguments.names or NAMES:
         notebook = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
-        _set_values(notebook, dict(setting.split("=", 1) for setting in arguments.set))
+        _set_values(notebook, dict(arguments.set))
         with tempfile.TemporaryDirectory() as folder:
             try:
                 execute(notebook, Path(folder).resolve(), name)

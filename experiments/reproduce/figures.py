@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cells import EIGHT_SWITCHES, FAMILIES, INCREMENTAL, NAIVE, SHARED_AFFINE, SLIMMABLE, individual
+from cells import (
+    EIGHT_SWITCHES,
+    FAMILIES,
+    INCREMENTAL,
+    NAIVE,
+    QUARTER_RATE,
+    SHARED_AFFINE,
+    SLIMMABLE,
+    individual,
+    quarter_rate,
+)
 from comparisons import ERROR, V1, Errors, Spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +28,9 @@ _METHODS = (SLIMMABLE, _INDIVIDUAL, EIGHT_SWITCHES, INCREMENTAL, SHARED_AFFINE)
 
 _DASHED: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
 """What is told apart from its like in the same colour; hollow too, since so short dashes are hard to see."""
+
+_TICKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75)
+"""Of a logarithmic axis of errors, %."""
 
 _APART = 0.012
 """How far points of the same width and neighbouring series are drawn from each other."""
@@ -103,16 +116,36 @@ def affine_series(errors: Errors, family: str) -> list[Series]:
     ]
 
 
+def rate_series(errors: Errors, family: str) -> list[Series]:
+    """Slimmable and individual networks at the common learning rate and, dashed, at a quarter of it."""
+
+    def points(method: str, is_quarter: bool) -> list[tuple[float, Spread]]:
+        widths = FAMILIES[family].widths
+        of_widths = [individual(width) if method == _INDIVIDUAL else method for width in widths]
+        names = [quarter_rate(name) for name in of_widths] if is_quarter else of_widths
+        return [(width, errors.at(family, name, width)) for width, name in zip(widths, names, strict=True)]
+
+    return [
+        Series(f"{method}, {rate}", method, points(method, is_quarter), is_quarter)
+        for method in (SLIMMABLE, _INDIVIDUAL)
+        for rate, is_quarter in (("common rate", False), ("a quarter of it", True))
+    ]
+
+
 def plot_table_3(errors: Errors) -> Figure:
     """A panel for each family that has results: individual against slimmable networks."""
     families = [family for family in FAMILIES if errors.of_runs(family, SLIMMABLE)]
-    figure = Figure(figsize=(1 + 3.2 * len(families), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(families), squeeze=False)[0]
-    for axes, family in zip(panels, families, strict=True):
+    columns = min(2, len(families))
+    rows = -(-len(families) // columns)
+    figure = Figure(figsize=(0.4 + 3.4 * columns, 3.2 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, family in zip(panels, families, strict=False):
         _draw_widths(axes, series_of(errors, family, (SLIMMABLE,)))
         axes.set_title(family, fontsize="medium")
-    panels[0].set_ylabel("validation error, %")
-    panels[0].legend(fontsize="small")
+        axes.set_ylabel("validation error, %")
+        axes.legend(fontsize="small")
+    for axes in panels[len(families) :]:
+        axes.set_axis_off()
     return figure
 
 
@@ -145,24 +178,29 @@ def _draw_widths(axes: Axes, series: Sequence[Series]) -> None:
 
 def plot_curves(errors: Errors, family: str) -> Figure:
     """Training and validation error over epochs: means over seeds, and from the smallest to the largest."""
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    figure = Figure(figsize=(6.4, 8.4), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
     for axes, split, title in zip(panels, ("train", "eval"), ("training", "validation"), strict=True):
+        shown = []
         for method, line in ((SLIMMABLE, {}), (NAIVE, _DASHED)):
             for number, width in enumerate(FAMILIES[family].widths):
                 epochs, values = _curve(errors, family, method, split, width)
                 label = f"{'switchable' if method == SLIMMABLE else 'naive'}, {width:g}"
-                style: dict[str, Any] = {"color": COLOURS[number], "linewidth": 1.4, **line}
-                if split == "eval":
-                    style |= {"marker": MARKERS[number], "markersize": 6}
-                axes.plot(epochs, values.mean(0), label=label, **style)
+                style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "linewidth": 1.4, **line}
+                axes.plot(epochs, values.mean(0), label=label, markersize=5, **style)
                 axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[number], alpha=0.15, linewidth=0)
+                shown += values.ravel().tolist()
         axes.set_title(f"{title} error", fontsize="medium")
-        axes.set_xlabel("epochs")
-        axes.set_ylim(0, 100)
+        axes.set_ylabel("top-1 error, %")
+        # So that both the narrowest naive width and the few points between the others can be seen.
+        axes.set_yscale("log")
+        axes.set_ylim(0.9 * min(shown), 1.1 * max(shown))
+        ticks = [tick for tick in _TICKS if min(shown) <= tick <= max(shown)]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         axes.grid(visible=True, alpha=0.25)
-    panels[0].set_ylabel("top-1 error, %")
-    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    panels[-1].set_xlabel("epochs")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
@@ -184,6 +222,9 @@ _PICTURES = {
     "affine": Picture(lambda errors: plot_widths(affine_series(errors, V1)), [(V1, SHARED_AFFINE)]),
     "incremental": Picture(
         lambda errors: plot_widths(series_of(errors, V1, (SLIMMABLE, INCREMENTAL), "joint")), [(V1, INCREMENTAL)]
+    ),
+    "mobilenet_v2": Picture(
+        lambda errors: plot_widths(rate_series(errors, "mobilenet_v2")), [("mobilenet_v2", QUARTER_RATE)]
     ),
 }
 """By the names of their files."""

@@ -60,7 +60,11 @@ def report(results: Sequence[Result], pictures: Sequence[str], folder: str) -> s
     }
     for name, section in sections.items():
         if text := section(errors):
-            picture = [f"![{text.splitlines()[0].lstrip('# ')}]({folder}{name}.png)"] if name in pictures else []
+            picture = (
+                [f"![{text.splitlines()[0].lstrip('# ')}, drawn from these tables]({folder}{name}.png)"]
+                if name in pictures
+                else []
+            )
             parts += [text, *picture]
     return "\n\n".join(_wrapped(part) for part in [*parts, _recipes(results), _seconds(errors)])
 

@@ -69,7 +69,7 @@ def open_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBui
     builder = find_builder(name, data_dir, check)
     if _is_prepared(builder):
         return builder
-    if type(builder) in _OWN_BUILDERS.values() and not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    if _is_made_here(builder):
         return _prepare_from_this_machine(builder, construct)
     return _download(name, builder, construct)
 
@@ -102,7 +102,7 @@ def prepare(
         _check_manual_files(name, builder, epath.Path(manual_dir or builder.data_dir_root / "downloads" / "manual"))
         download_config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
         with _one_line_errors(f"data set {name!r} cannot be written to {builder.data_dir}", anything=True):
-            if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not _is_made_here(builder):
                 _check_connection(builder)
             with contextlib.nullcontext() if shows_progress else silent_tfds():
                 builder.download_and_prepare(download_config=download_config, file_format=file_format)
@@ -181,6 +181,11 @@ def check_classification(name: str, builder: tfds.core.DatasetBuilder) -> None:
     dtype = np.dtype(by_key["image"].np_dtype)
     if dtype != np.uint8:
         raise UserError(f"dataset.name={name!r} has {dtype} images; choose a data set with 8-bit images")
+
+
+def _is_made_here(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether all that it is made from is on this machine already."""
+    return type(builder) in _OWN_BUILDERS.values() and not builder.MANUAL_DOWNLOAD_INSTRUCTIONS
 
 
 def _prepare_from_this_machine(

@@ -132,7 +132,7 @@ def test_costs_are_those_of_the_profile_and_the_clock(measured):
     for row, width in zip(table.rows, measured.widths, strict=True):
         profile = measured.run.profiles[width]
         counts = [f"{profile.macs / 1e6:,.2f}", f"{profile.params:,}"]
-        times = [f"{10 * width:.2f}", f"{11 * width:.2f}"]
+        times = [f"{10 * width:.3f}", f"{11 * width:.3f}"]
         assert list(row) == ["run", f"{width:g}", f"{measured.outcomes[width].top1_error:.2f}", *counts, *times]
     assert len(tables(costs_section([measured], MACHINE))[0].headers) == 5
     assert "not measured (`--nolatency`)" in texts(costs_section([measured], MACHINE))[0]

@@ -156,6 +156,6 @@ def _table(measured: Sequence[Measured], timed: bool) -> DataTable:
             row += [f"{profile.macs / 1e6:,.2f}", f"{profile.params:,}"]
             if timed:
                 latency = of_run.latencies[width]
-                row += [f"{latency.median_ms:.2f}", f"{latency.p95_ms:.2f}"]
+                row += [f"{latency.median_ms:.3f}", f"{latency.p95_ms:.3f}"]
             rows.append(row)
     return DataTable("Every width of every run.", headers, rows)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.image_classification import mnist
 
+from slimjax.tasks import builders
 from slimjax.tasks.classification.data import fashion_mnist
 
 COUNTS = {"train": 5, "t10k": 3}
@@ -46,3 +47,13 @@ def test_the_packages_files_become_the_data_set(
         # tfds shuffles what it writes.
         expected = sorted(zip(images.tolist(), labels.tolist(), strict=True))
         assert sorted((record["image"][..., 0].tolist(), int(record["label"])) for record in source) == expected
+
+
+def test_preparing_needs_no_network_either(
+    written: dict[str, tuple[np.ndarray, np.ndarray]], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(builders._OWN_BUILDERS, "fashion_mnist", fashion_mnist.DebianFashionMnist)
+    for is_new in (True, False):
+        builder, was_written = builders.prepare("fashion_mnist", str(tmp_path), "", "tfrecord", shows_progress=False)
+        assert was_written == is_new
+        assert builder.info.splits["train"].num_examples == len(written["train"][1])
