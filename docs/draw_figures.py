@@ -89,6 +89,8 @@ def kernels_figure() -> Figure:
     _draw_batch_norms(norms, model, ("block_8", "expand", "bn"))
     _draw_kernel(tail, model, "tail/conv", "its tail: outputs are not slimmed, inputs are")
     _draw_kernel(grouped, shufflenet, "block_5/reduce/conv", "ShuffleNet, 3 groups: the leading outputs of each group")
+    # What each width reads of the first group, and where the groups end.
+    grouped.set_xticks([0, 20, 40, 80, 160, 240])
     grouped.set_xlabel("output channels of the kernel", fontsize="small")
     legend = {"ncols": 4, "fontsize": "x-small", "title_fontsize": "x-small"}
     figure.legend(handles=_patches(model), title="MobileNet v2: read by", loc="outside upper center", **legend)
