@@ -6,6 +6,9 @@ from collections.abc import Iterable
 USAGE_ERROR = 2
 """Exit code after a mistake of the user's."""
 
+TERMINATED = 143
+"""Exit code of what SIGTERM has kept from being finished."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect."""
 

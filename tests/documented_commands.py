@@ -142,8 +142,8 @@ COMMANDS: dict[str, dict[str, Runs | Refused | NotHere]] = {
         "python -m slimjax.main --workdir=runs/digits": Runs(prints=DEMO),
         "python -m slimjax.main --workdir=runs/digits --mode=eval --checkpoint=best": Runs(prints=DEMO),
         "python -m slimjax.profile --workdir=runs/digits": Runs(prints="136,778"),
-        "python -m slimjax.export --workdir=runs/digits --output=bundle --input=uint8": Runs(
-            makes="bundle/manifest.json"
+        "python -m slimjax.export --workdir=runs/digits --output=digits.bundle --input=uint8": Runs(
+            makes="digits.bundle/manifest.json"
         ),
     },
     "docs/slimming.md": {

@@ -22,6 +22,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from slimjax.cli import told
+from slimjax.errors import UserError
+from slimjax.paths import check_writable
+
 HERE = Path(__file__).parent
 NAMES = ("quickstart", "finetune", "deploy")
 
@@ -86,7 +90,7 @@ def _set_values(notebook: Any, values: Mapping[str, str]) -> None:
         assignment = re.compile(rf'^{name} = ".*?"', re.MULTILINE)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code" and assignment.search(cell.source)]
         if not cells:
-            raise SystemExit(f"error: --set {name}: no cell assigns a string to it")
+            raise UserError(f"--set {name}={value}: no cell begins a line with {name} = and a string; see the notebook")
         for cell in cells:
             cell.source = assignment.sub(f'{name} = "{value}"', cell.source)
 
@@ -108,6 +112,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"{', '.join(sorted(unknown))}: there is no such notebook; choose among {', '.join(NAMES)}")
+    check_writable(arguments.output, "--output")
     for name in arguments.names or NAMES:
         notebook = nbformat.read(HERE / f"{name}.ipynb", as_version=4)
         _set_values(notebook, dict(arguments.set))
@@ -124,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -30,10 +30,11 @@ _PAGE = flags.DEFINE_string("page", None, "Markdown file that takes the tables a
 def main() -> int:
     """Writes what the flags ask for; returns the exit code."""
     recorded = results_path(RECORDED, _DATASET.value, _SCALE.value)
-    path = given_path(_RESULTS.value) if _RESULTS.value else recorded
+    path = recorded if _RESULTS.value is None else given_path(_RESULTS.value)
     results = read_results(path)
     if not results:
-        raise UserError(f"{path} has no results; make some with experiments/reproduce/run.py")
+        mend = "make some with experiments/reproduce/run.py, and give --results=FILE, as it says at its end"
+        raise UserError(f"{path} has no results; {mend}")
     page = Path(_PAGE.value) if _PAGE.value else None
     if page:
         check_place(page, path.stem)

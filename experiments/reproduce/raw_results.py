@@ -49,7 +49,9 @@ def read_results(path: Path) -> list[Result]:
             if missing := _KEYS - results[-1].keys():
                 raise ValueError(f"no {sorted(missing)}")
         except (ValueError, AttributeError):
-            raise UserError(f"line {number} of {path} is no result; delete it, and its run is evaluated anew") from None
+            raise UserError(
+                f"line {number} of {path} is no result; delete that line, and its run is evaluated anew"
+            ) from None
     return results
 
 

@@ -77,7 +77,9 @@ def _wrapped(text: str) -> str:
 
 def check_place(page: Path, name: str) -> None:
     """UserError unless a page has a place for the tables of a file of results."""
-    if not page.is_file() or not _place(name).search(page.read_text()):
+    if not page.is_file():
+        raise UserError(f"--page={page} is no file; give a page of Markdown that has a place for the tables")
+    if not _place(name).search(page.read_text()):
         begin, end = _mark(name, "begin"), _mark(name, "end")
         raise UserError(f"--page={page} has no place for the tables; write the lines `{begin}` and `{end}` into it")
 
@@ -115,16 +117,22 @@ def _measured(results: Sequence[Result]) -> str:
     config = first["config"]
     machines = sorted({_machine(result["machine"]) for result in results})
     commits = sorted({result["commit"] for result in results})
-    minutes, in_steps = (sum(result[key] for result in results) / 60 for key in ("seconds", "train_seconds"))
+    took, in_steps = (_minutes(sum(result[key] for result in results)) for key in ("seconds", "train_seconds"))
     data = config["dataset"]
     return (
         f"{len(results)} runs on {first['dataset']} (`--scale={first['scale']}`: {config['num_epochs']:g} epochs of "
         f"`{data['train_split']}`, errors on `{data['eval_split']}`, {data['image_size']} pixels), which took "
-        f"{minutes:.0f} minutes on {'; '.join(machines)}, of them {in_steps:.0f} for the training steps, at "
+        f"{took} on {'; '.join(machines)}, {in_steps} of it for the training steps, at "
         f"{_commits_text(commits)}. Errors are top-1, in percent: mean ± standard deviation over the seeds, whose "
         "number is in brackets. Differences are between runs of the same seed; beside them, in how many of the seeds "
-        "the method of the later column has the smaller error."
+        "the method of the later column has the smaller error. In the pictures bars are standard deviations, shades "
+        "reach from the lowest to the highest seed, and points of one width are drawn beside each other."
     )
+
+
+def _minutes(seconds: float) -> str:
+    number = round(seconds / 60)
+    return f"{number} minutes" if number > 1 else f"{seconds:.0f} seconds"
 
 
 def _commits_text(commits: Sequence[str]) -> str:

@@ -5,9 +5,9 @@ python experiments/reproduce/run.py --scale=small --experiments=figure2         
 python experiments/reproduce/run.py --scale=full --dataset=cifar10                everything, for a GPU
 python experiments/reproduce/run.py --scale=tiny --dataset=digits                 to see that it works
 
-Finished runs are skipped, an interrupted one goes on from its last checkpoint. Each leaves a line in
-runs/reproduce/DATASET_SCALE.jsonl. At the end their errors are printed; make_tables.py --results=FILE makes tables and
-figures of all that is in there.
+Finished runs are skipped, an interrupted one (exit code 130 after Ctrl-C, 143 after SIGTERM) goes on from its last
+checkpoint. Each leaves a line in runs/reproduce/DATASET_SCALE.jsonl. At the end their errors are printed;
+make_tables.py --results=FILE makes tables and figures of all that is in there.
 """
 
 import re
@@ -22,7 +22,7 @@ from raw_results import Result, add_result, finished, given_path, remaining_seco
 
 from slimjax import cli
 from slimjax.allocator import keep_freed_memory
-from slimjax.errors import UserError
+from slimjax.errors import TERMINATED, UserError
 from slimjax.paths import check_writable
 from slimjax.training.locks import lock
 
@@ -89,7 +89,8 @@ def _run(left: list[Cell], done: dict[Cell, Result], path: Path, workdir: Path) 
         progress.say(f"{place}: {(time.monotonic() - began) / 60:.0f} min elapsed{about}")
         result = run_cell(cell, dataset, scale, workdir, quiet=_QUIET.value)
         if isinstance(result, int):
-            return result
+            # Of a run alone SIGTERM is no failure; but the grid is not done.
+            return result or TERMINATED
         add_result(path, result)
         done[cell] = result
         figures = {float(width): of for width, of in result["figures"].items()}

@@ -150,6 +150,7 @@ def paint_cells(
     labels: tuple[str, str],
     text: Callable[[float], str],
     largest: float | None = None,
+    signs: np.ndarray | float = 1.0,
 ) -> None:
     """A matrix of numbers, the larger the stronger its cell is coloured: above 0 in MORE, below in LESS.
 
@@ -161,11 +162,13 @@ def paint_cells(
       labels: what rows and columns are.
       text: what stands in a cell.
       largest: the value that is coloured strongest, for matrices that are compared; their own if not given.
+      signs: [rows, columns], -1 where the colours change places.
     """
     axes = figure.subplots()
     strongest = max(float(np.abs(values).max()) if largest is None else largest, 1e-9)
+    signs = np.broadcast_to(signs, values.shape)
     for (row, column), value in np.ndenumerate(values):
-        colour, strength = MORE if value > 0 else LESS, abs(float(value)) / strongest
+        colour, strength = MORE if value * signs[row, column] > 0 else LESS, abs(float(value)) / strongest
         opacity = STRONGEST_CELL * strength
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=opacity, linewidth=0))
         axes.text(column, row, text(float(value)), ha="center", va="center", fontsize=9.5 if len(columns) < 8 else 8.5)

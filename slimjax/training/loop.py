@@ -61,6 +61,8 @@ def train(run: Run, traced: range = range(0), quiet: bool = False) -> Outcome:
         state = _starting_state(run, start)
         if start >= end:
             progress.say(f"{run.workdir} is trained to step {start} already; evaluating")
+            for line in changed_settings(run.checkpoints.description(start), run.config):
+                progress.say(f"  changed since, without effect on what is trained: {line}")
             return Outcome(state, start, evaluate(state.weights.params, state.weights.batch_stats), 0)
         # Once it is known that there is something to write: a refused start leaves nothing behind.
         run.checkpoints.claim()
@@ -68,7 +70,7 @@ def train(run: Run, traced: range = range(0), quiet: bool = False) -> Outcome:
         if traced and start > traced[0]:
             progress.say(f"--profile_steps: the run is beyond step {traced[0]} already; what is left of them is traced")
         with (
-            StopSignals() as signals,
+            StopSignals(progress.say) as signals,
             Heartbeat(progress.say) as heartbeat,
             StepTrace(traced if leads else range(0), run.workdir / TENSORBOARD, progress) as trace,
         ):

@@ -1,8 +1,10 @@
 """Interruptions: finish the step, save, leave."""
 
+import _thread
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -24,6 +26,10 @@ class StopSignals:
     """
 
     received: signal.Signals | None = None
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Nothing has come yet; `say` shows a line, and is called by another thread."""
+        self._say = say
 
     def __enter__(self) -> Self:
         self._is_alone = jax.process_count() == 1
@@ -52,12 +58,17 @@ class StopSignals:
         del frame
         self.received = signal.Signals(number)
         if number != signal.SIGINT:
-            _write(f"{self.received.name}: saving after this step")
+            self._tell(f"{self.received.name}: saving after this step")
             return
         signal.signal(signal.SIGINT, _end)
-        _write("SIGINT: saving after this step; once more to end at once, without saving")
+        self._tell("SIGINT: saving after this step; once more to end at once, without saving")
         if not self._is_alone:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _tell(self, line: str) -> None:
+        # What this thread was writing when the signal came may hold the locks that writing needs, and what is written
+        # past them, the bars overwrite.
+        _thread.start_new_thread(self._say, (line,))
 
     @property
     def exit_code(self) -> int:
@@ -69,10 +80,6 @@ def _end(number: int, frame: FrameType | None) -> None:
     """Leaves at once: an exception would wait for threads that compile or write. What is saved is whole, always."""
     del number, frame
     if sys.stderr.isatty():
-        _write("\x1b[?25h")  # The cursor, which the bars hide.
+        # The cursor, which the bars hide. Python's own buffers may be in use.
+        os.write(sys.stderr.fileno(), b"\n\x1b[?25h\n")
     os._exit(INTERRUPTED)
-
-
-def _write(line: str) -> None:
-    """Writes to stderr from within a signal handler, where Python's own buffers may be in use."""
-    os.write(sys.stderr.fileno(), f"\n{line}\n".encode())

@@ -48,7 +48,7 @@ def test_tables_and_figures_are_made_by_one_command(run_script, made, raw_result
     tables = (tmp_path / "digits_tiny" / "tables.md").read_text()
     lines, text = tables.splitlines(), " ".join(tables.split())
     assert "5 runs on digits (`--scale=tiny`: 2 epochs of `train[:1280]`, errors on `test[:256]`, 16 pixels)" in text
-    assert "which took 23 minutes on 2 cores of Some CPU, of them 6 for the training steps, at commit " in text
+    assert "which took 23 minutes on 2 cores of Some CPU, 6 minutes of it for the training steps, at commit " in text
     assert max(map(len, (line for line in lines if not line.startswith("|")))) <= 120
     # Table 3: means, sample deviations and number of seeds; paired differences; the paper's 46.9 - 50.2.
     assert "| mobilenet_v1, 0.25 | 21.50 ± 2.12 (2) | 20.00 ± 2.83 (2) | -1.50 ± 0.71 (2) | 2 of 2 | -3.3 |" in lines

@@ -20,7 +20,7 @@ _MOST_PAIRS = 8
 
 _MATRICES = (
     " A matrix counts how many more (+) or fewer (-) images a width puts into a cell than the widest does: on the "
-    "diagonal, where images are right, more is better, elsewhere fewer."
+    "diagonal, where images are right, more is better, elsewhere fewer. What is worse is orange, what is better blue."
 )
 
 
@@ -111,6 +111,8 @@ def _matrix_picture(measured: MeasuredClassifier, width: float, largest: float) 
         labels=("class", "prediction"),
         text=lambda count: f"{count:+.0f}" if count else "",
         largest=largest,
+        # On the diagonal more is better.
+        signs=1 - 2 * np.eye(len(names)),
     )
     changes = "; ".join(
         f"{names[label]} as {names[other]} {difference[label, other]:+d}" for label, other in np.argwhere(difference)
