@@ -105,6 +105,7 @@ def serve(runtime: "SlimmableRuntime", policy: str, workload: Workload) -> list[
     fixed = {"widest": runtime.widths[-1], "narrowest": runtime.widths[0]}
     answers: list[Future[Any]] = []
     answered_at: dict[int, float] = {}
+    widths: dict[int, float] = {}
     due_at: list[float] = []
     labels: list[np.ndarray] = []
     batches = list(workload.batches())
@@ -114,7 +115,12 @@ def serve(runtime: "SlimmableRuntime", policy: str, workload: Workload) -> list[
         left_ms = workload.deadline_ms - (time.perf_counter() - due_at[number]) * 1e3
         criteria = {"width": fixed[policy]} if policy in fixed else {"budget_ms": max(left_ms, 0.0)}
         answers.append(runtime.predict_async(images, **criteria))
-        answers[-1].add_done_callback(lambda _: answered_at.update({number: time.perf_counter()}))
+        answers[-1].add_done_callback(lambda _: note(number))
+
+    def note(number: int) -> None:
+        # The runtime's thread calls it as soon as a request is answered, before it takes the next one.
+        answered_at[number] = time.perf_counter()
+        widths[number] = fixed.get(policy) or runtime.report()[workload.batch_size].recent[-1].width
 
     def run(phase: str) -> None:
         for number, (due_s, images, of_batch) in enumerate(batches):
@@ -128,21 +134,15 @@ def serve(runtime: "SlimmableRuntime", policy: str, workload: Workload) -> list[
         with competing(workload.competitors if phase == "loaded" else 0):
             run(phase)
     logits = [answer.result() for answer in answers]
-    widths = _widths(runtime, workload.batch_size, len(batches)) if policy == "controller" else None
     return [
         Request(
             round(batches[number][0], 4),
             round((answered_at[number] - due_at[number]) * 1e3, 3),
-            widths[number] if widths else fixed[policy],
+            widths[number],
             round(float(np.mean(logits[number].argmax(-1) != labels[number])), 4),
         )
         for number in range(len(batches))
     ]
-
-
-def _widths(runtime: "SlimmableRuntime", batch_size: int, count: int) -> list[float]:
-    """That ran for the latest calls with a budget, which one thread serves in order."""
-    return [decision.width for decision in runtime.report()[batch_size].recent[-count:]]
 
 
 def summaries(requests: list[Request], workload: Workload) -> dict[str, dict[str, float]]:
