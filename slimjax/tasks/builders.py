@@ -68,7 +68,8 @@ def open_builder(name: str, data_dir: str, check: Check) -> tfds.core.DatasetBui
 
     builder = find_builder(name, data_dir, check)
     if _is_prepared(builder):
-        return builder
+        # It knows no splits where another process has finished writing them since it looked.
+        return builder if builder.info.splits else construct()
     if _is_made_here(builder):
         return _prepare_from_this_machine(builder, construct)
     return _download(name, builder, construct)

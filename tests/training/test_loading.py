@@ -106,7 +106,7 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(saved):
         jax.tree.map(np.testing.assert_array_equal, variables, expected)
     with pytest.raises(slimjax.UserError, match=r"checkpoint='5' is not there; choose latest, best, or .* \[3\]"):
         slimjax.load_checkpoint(workdir, "5")
-    with pytest.raises(slimjax.UserError, match="holds no checkpoints"):
+    with pytest.raises(slimjax.UserError, match="is no folder; train there first"):
         slimjax.load_checkpoint(workdir / "elsewhere")
 
 

@@ -4,6 +4,9 @@ import pathlib
 import subprocess
 import sys
 
+from slimjax.tasks import builders
+from slimjax.tensorflow_import import tfds
+
 SCRIPT = """
 import sys
 import ml_collections
@@ -53,3 +56,12 @@ def test_preparing_survives_a_kill_and_a_race_in_silence(tmp_path: pathlib.Path)
         assert (racer.returncode, stdout, stderr) == (0, "355\n", "")
     # What the killed one left shows that it died while it wrote.
     assert any(path.name.startswith("incomplete") for path in (tmp_path / "digits").iterdir())
+
+
+def test_what_another_process_finishes_meanwhile_has_its_splits(tmp_path: pathlib.Path) -> None:
+    def finished_meanwhile(name: str, builder: tfds.core.DatasetBuilder) -> None:
+        builders.open_builder(name, str(tmp_path), lambda *_: None)
+        assert not builder.info.splits, "it was made before there were any"
+
+    builder = builders.open_builder("digits", str(tmp_path), finished_meanwhile)
+    assert set(builder.info.splits) == {"train", "test"}
