@@ -120,9 +120,10 @@ def test_a_terminal_gets_a_live_bar_with_figures(start_program, tmp_path):
 
 
 def test_a_finished_run_says_so_and_evaluates(trained, run_program):
-    code, out, err = run_program(f"--workdir={trained[0]}", *SMALL)
+    code, out, err = run_program(f"--workdir={trained[0]}", *SMALL, "--config.learning_rate=0.3")
     assert code == 0
     assert "is trained to step 80 already" in err
+    assert "changed since, without effect on what is trained: learning_rate: " in err
     assert ERROR_ROW.findall(out) == ERROR_ROW.findall(trained[1])
 
 

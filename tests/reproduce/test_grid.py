@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import jax
@@ -177,6 +178,12 @@ def test_a_killed_grid_goes_on_where_it_was(start_grid, tmp_path):
     process.kill()
     process.communicate()
     assert not (tmp_path / "digits_tiny.jsonl").exists()
+    process = start_grid(*arguments)
+    wait_for((workdir / "checkpoints" / "20").exists, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "SIGTERM: saving after this step" in err
 
     (narrow, half), err = finished_grid(start_grid(*arguments), tmp_path, 2)
     assert "[1/2] mobilenet_v1/individual=0.25/seed_0: 0 min elapsed" in err
