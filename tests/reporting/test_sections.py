@@ -5,11 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from slimjax.configs import default
 
 from slimjax.analysis.timing import Latency
 from slimjax.errors import UserError
+from slimjax.reporting.charts import LESS, MORE, paint_cells
 from slimjax.reporting.metrics import read_curves
 from slimjax.reporting.page import render_page
 from slimjax.reporting.parts import DataTable, ImageRows, Pictures, Section, Text
@@ -96,6 +98,14 @@ def test_one_width_has_no_confusion_and_says_so(measured, with_predictions, repo
     assert texts(comparison_section([single])) == [
         "Left out: none of these runs has more than one width; add a slimmable one with another `--workdir`."
     ]
+
+
+def test_what_is_worse_has_one_colour_and_what_is_better_the_other():
+    figure, names = Figure(), ["a", "b"]
+    more = np.array([[1.0, -1.0], [2.0, -2.0]])
+    paint_cells(figure, more, names, names, ("class", "prediction"), text=str, signs=1 - 2 * np.eye(2))
+    colours = [to_hex(cell.get_facecolor()) for cell in figure.axes[0].patches]
+    assert colours == [LESS, LESS, MORE, MORE], "right more often, wrong less; wrong more often, right less"
 
 
 def test_table_3_sets_individual_runs_of_the_model_against_the_widths(measured, reported_run):
