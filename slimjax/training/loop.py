@@ -1,5 +1,6 @@
 """The training loop."""
 
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -70,7 +71,8 @@ def train(run: Run, traced: range = range(0), quiet: bool = False) -> Outcome:
         if traced and start > traced[0]:
             progress.say(f"--profile_steps: the run is beyond step {traced[0]} already; what is left of them is traced")
         with (
-            StopSignals(progress.say) as signals,
+            # Whoever sends a signal is answered, progress or not.
+            StopSignals(progress.say if leads and not quiet else _say_plainly) as signals,
             Heartbeat(progress.say) as heartbeat,
             StepTrace(traced if leads else range(0), run.workdir / TENSORBOARD, progress) as trace,
         ):
@@ -172,6 +174,10 @@ class _Loop:
 def _starting_state(run: Run, start: int) -> TrainState:
     # An imported checkpoint is of step 0: there is something to resume although no step has been done.
     return restored_state(run, start) if run.checkpoints.steps() else new_state(run)
+
+
+def _say_plainly(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _say_how_it_starts(run: Run, start: int, progress: Progress) -> None:
